@@ -1,0 +1,200 @@
+"""`make lock` for Python: pyproject.toml -> poetry.lock -> the requirements files that Pants and the
+image layers read. `--check` compares instead of writing, without the network."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import tomlkit
+from cleo.io.inputs.argv_input import ArgvInput
+from cleo.io.null_io import NullIO
+from packaging.utils import NormalizedName, canonicalize_name
+from pip._internal.commands import create_command
+from poetry.console.application import Application
+from poetry.core.constraints.version import parse_constraint
+from poetry.core.packages.package import Package
+from poetry.core.version.markers import BaseMarker, parse_marker
+from poetry.factory import Factory
+from poetry.packages.transitive_package_info import TransitivePackageInfo
+from poetry.poetry import Poetry
+from poetry_plugin_export.exporter import Exporter  # type: ignore[import-untyped]
+from uv import find_uv_bin
+
+FOLDER = "3rdparty/python"
+PANTS_IN, PANTS_TXT = f"{FOLDER}/pants.in", f"{FOLDER}/pants.txt"
+PREDICTOR, MODELS, TESTS = map(canonicalize_name, ("main", "models", "tests"))
+
+Locked = dict[Package, TransitivePackageInfo]
+Groups = set[NormalizedName]
+
+
+def notice(source: str) -> str:
+    return f"# Derived from {source} by 'make lock'; do not edit.\n"
+
+
+def exports(root: Path) -> dict[str, str]:
+    """Path -> content of every file that follows from poetry.lock."""
+    poetry = Factory().create_poetry(root, disable_plugins=True)
+    locked = poetry.locker.locked_packages()
+    lines: dict[str, set[str]] = {}
+    for python in python_versions(root):
+        name = "py" + python.replace(".", "")
+        predictor = requirements(locked, {PREDICTOR}, python)
+        lines[name] = requirements(locked, {PREDICTOR, TESTS}, python)
+        lines[f"{name}-predictor"] = predictor
+        lines[f"{name}-models"] = requirements(locked, {PREDICTOR, MODELS}, python) - predictor
+    for tool in set(poetry.package.dependency_group_names()) - {PREDICTOR, MODELS, TESTS}:
+        lines[f"tools/{tool}"] = requirements(locked, {tool})
+    files = {"requirements.txt": poetry_export(poetry)}
+    for name in sorted(lines):
+        files[f"{FOLDER}/{name}.txt"] = notice("poetry.lock") + "".join(sorted(lines[name]))
+    return files
+
+
+def python_versions(root: Path) -> list[str]:
+    """The Pythons that pants.toml has a resolve for: py310 is 3.10."""
+    resolves = tomlkit.parse((root / "pants.toml").read_text()).unwrap()["python"]["resolves"]
+    return [f"3.{name[3:]}" for name in sorted(resolves) if re.fullmatch(r"py3\d+", name)]
+
+
+def poetry_export(poetry: Poetry) -> str:
+    with TemporaryDirectory() as folder:
+        Exporter(poetry, NullIO()).export("requirements.txt", Path(folder), "requirements.txt")
+        return (Path(folder) / "requirements.txt").read_text()
+
+
+def requirements(locked: Locked, groups: Groups, python: str | None = None) -> set[str]:
+    """The lines of these groups: for one Python, or for all that Pants runs tools with."""
+    lines = set()
+    for package, info in locked.items():
+        marker = info.get_marker(groups)
+        marker = only_for(marker, python) if python else also_below_range(marker)
+        if not marker.is_empty():
+            lines.add(requirement(package, marker))
+    return lines
+
+
+def only_for(marker: BaseMarker, python: str) -> BaseMarker:
+    return marker.reduce_by_python_constraint(parse_constraint(f"~{python}.0"))
+
+
+def also_below_range(marker: BaseMarker) -> BaseMarker:
+    """Pants tests and type-checks its plugins on Python 3.9, where Poetry resolves nothing: what
+    3.10 gets is what 3.9 gets."""
+    return marker.union(only_for(marker, "3.10").intersect(parse_marker("python_version < '3.10'")))
+
+
+def requirement(package: Package, marker: BaseMarker) -> str:
+    line = f"{package.name}=={package.version}" + ("" if marker.is_any() else f" ; {marker}")
+    hashes = sorted(file["hash"] for file in package.files)
+    return " \\\n    ".join([line, *(f"--hash={digest}" for digest in hashes)]) + "\n"
+
+
+def lock(root: Path, update: bool) -> None:
+    index = create_command("install").parser.get_default_values().index_url
+    relock(root, index, update)
+    files = exports(root)
+    files[PANTS_TXT] = notice(PANTS_IN) + compile_pants(root, index, update)
+    for path, content in files.items():
+        file = root / path
+        changed = not file.exists() or file.read_text() != content
+        if changed:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(content)
+        print("written   " if changed else "unchanged ", path)
+    for path in orphans(root, files):
+        (root / path).unlink()
+        print("removed   ", path)
+
+
+def relock(root: Path, index: str, update: bool) -> None:
+    # PyPI's JSON API, which Poetry would use, is missing from most mirrors: give it pip's index.
+    os.environ.setdefault("POETRY_PYPI_MIRROR_URL", index)
+    os.environ["POETRY_VIRTUALENVS_CREATE"] = "false"
+    poetry = Application()
+    poetry.auto_exits(False)
+    command = ["poetry", "lock", f"--directory={root}", *(["--regenerate"] if update else [])]
+    if status := poetry.run(ArgvInput(command)):
+        sys.exit(status)
+
+
+def compile_pants(root: Path, index: str, update: bool) -> str:
+    """Pants has a lock of its own, because it runs on Pythons that poetry.lock does not cover."""
+    with TemporaryDirectory() as folder:
+        output = Path(folder) / "pants.txt"
+        if (root / PANTS_TXT).exists() and not update:
+            # uv keeps the versions that it finds in its output file.
+            output.write_text((root / PANTS_TXT).read_text())
+        options = "--universal --python-version=3.7 --generate-hashes --no-header --no-annotate"
+        subprocess.run(
+            [find_uv_bin(), "pip", "compile", PANTS_IN, "-q", "-o", output, *options.split()],
+            cwd=root,
+            env={**os.environ, "UV_DEFAULT_INDEX": index},
+            check=True,
+        )
+        return output.read_text()
+
+
+def orphans(root: Path, expected: Iterable[str]) -> list[str]:
+    """Exports of a group or Python that is gone."""
+    files = [*(root / FOLDER).glob("py3*.txt"), *(root / FOLDER / "tools").glob("*.txt")]
+    return sorted({file.relative_to(root).as_posix() for file in files} - set(expected))
+
+
+def problems(root: Path) -> Iterator[str]:
+    locker = Factory().create_poetry(root, disable_plugins=True).locker
+    if not locker.is_locked():
+        yield "poetry.lock is missing"
+        return
+    if not locker.is_fresh():
+        yield "poetry.lock does not match pyproject.toml"
+    expected = exports(root)
+    for path, content in expected.items():
+        if not (root / path).exists():
+            yield f"{path} is missing"
+        elif (root / path).read_text() != content:
+            yield f"{path} is stale"
+    for path in orphans(root, expected):
+        yield f"{path} is not needed any more"
+    if not pants_is_locked(root):
+        yield f"{PANTS_TXT} is stale"
+
+
+def pants_is_locked(root: Path) -> bool:
+    """Whether all that is asked for is pinned, and all that is pinned is hashed."""
+    if not (root / PANTS_TXT).exists():
+        return False
+    head, *lines = (root / PANTS_TXT).read_text().replace("\\\n", "").splitlines()
+    hashed = head + "\n" == notice(PANTS_IN) and all("--hash=sha256:" in line for line in lines)
+    return hashed and pins((root / PANTS_IN).read_text()) <= pins("\n".join(lines))
+
+
+def pins(text: str) -> set[tuple[str, str]]:
+    found = re.findall(r"^([\w.-]+)==([\w.]+)", text, re.MULTILINE)
+    return {(canonicalize_name(name), version) for name, version in found}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="lock_python", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only compare; exit 1 if stale")
+    parser.add_argument("--update", action="store_true", help="take the newest versions that fit")
+    parser.add_argument("--root", type=Path, default=Path.cwd(), help="default: this folder")
+    options = parser.parse_args(arguments)
+    root = options.root.resolve()
+    if not options.check:
+        lock(root, options.update)
+    elif found := list(problems(root)):
+        sys.exit("\n".join(f"{problem}: run 'make lock'" for problem in found))
+    else:
+        print("up to date")
+
+
+if __name__ == "__main__":
+    main()
