@@ -1,0 +1,177 @@
+import functools
+import gzip
+import pickle
+import sys
+import types
+
+import cloudpickle
+import pandas as pd
+import pytest
+
+from numerai_predict import model
+from numerai_predict.errors import ModelError
+
+
+def good(x):
+    return x["feature_a"].rank(pct=True, method="first").to_frame("prediction")
+
+
+class Callable:
+    def __call__(self, x):
+        return good(x)
+
+    def method(self, x, benchmarks):
+        return good(x)
+
+
+def wrapped():
+    @functools.wraps(good)
+    def wrapper(*args, **kwargs):
+        return good(*args, **kwargs)
+
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    "function, arguments",
+    [
+        (lambda x: 0, 1),
+        (lambda x, y: 0, 2),
+        (lambda x, y, z=0: 0, 2),
+        (lambda x, feats=None: 0, 1),
+        (lambda x=None: 0, 1),
+        (lambda x, *, verbose=False: 0, 1),
+        (lambda x, **settings: 0, 1),
+        (lambda *args: 0, 2),
+        (lambda x, *args: 0, 2),
+        (functools.partial(lambda x, feats: 0, feats=3), 1),
+        (functools.partial(lambda settings, x, y: 0, {}), 2),
+        (Callable(), 1),
+        (Callable().method, 2),
+        (wrapped(), 1),
+        (pd.Series().to_frame().corrwith, 1),
+        (dict.fromkeys, 1),
+    ],
+)
+def test_a_model_gets_as_many_arguments_as_its_author_meant(function, arguments):
+    assert model.count_arguments(function) == arguments
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda: 0, lambda x, y, z: 0, lambda x, *, era: 0, lambda **settings: 0],
+)
+def test_other_signatures_are_refused_with_the_accepted_forms(function):
+    with pytest.raises(ModelError, match=r"f\(live_features\) or f\(live_features, live_bench"):
+        model.count_arguments(function)
+
+
+@pytest.mark.parametrize("callable_", [good, functools.partial(good), Callable(), wrapped()])
+def test_all_kinds_of_callables_predict(run, pickled, callable_):
+    done = run(pickled(callable_))
+    assert done.code == 0, done.log
+
+
+def test_star_args_get_both(run, pickled):
+    def both(*args):
+        live_features, benchmarks = args
+        assert "v52_lgbm" in benchmarks
+        return good(live_features)
+
+    assert run(pickled(both)).code == 0
+
+
+def test_a_compressed_pickle(run, pickled, tmp_path):
+    path = tmp_path / "model.pkl.gz"
+    path.write_bytes(gzip.compress(pickled(good).read_bytes()))
+    assert run(path).code == 0
+
+
+def test_a_model_may_change_its_input_in_place(run, pickled):
+    def in_place(x):
+        x["prediction"] = x["feature_a"].rank(pct=True, method="first")
+        result = x[["prediction"]].copy()
+        x.reset_index(inplace=True)
+        return result
+
+    assert run(pickled(in_place)).code == 0
+
+
+class RaisesWhenLoaded:
+    def __init__(self, function, *args):
+        self.reduced = function, args
+
+    def __reduce__(self):
+        return self.reduced
+
+
+def old_code_object():
+    """Unpickles as a function of another Python does: with another number of fields."""
+    return RaisesWhenLoaded(types.CodeType, *range(30))
+
+
+@pytest.mark.parametrize(
+    "content, code, says",
+    [
+        (b"", 1, "is empty"),
+        (pickle.dumps([1, 2])[:-3], 1, "cannot be unpickled"),
+        (b"<html>", 1, "cannot be unpickled: UnpicklingError"),
+        (b"\x80\x09.", 1, "unsupported pickle protocol: 9, Python 3"),
+        (pickle.dumps(42), 1, "holds a int, which cannot be called"),
+        (pickle.dumps(pd.Series([1])), 1, "holds a pandas.core.series.Series"),
+        (b"cnumerai_predict\ngone\n.", 1, "use cloudpickle.dump"),
+        (b"cpackage_that_is_gone.part\nmodel\n.", 6, "'package_that_is_gone', which is not inst"),
+        (cloudpickle.dumps(old_code_object()), 6, "was not made with Python 3."),
+        (cloudpickle.dumps(RaisesWhenLoaded(sys.exit, 0)), 1, "sys.exit(0) while being loaded"),
+        (cloudpickle.dumps(RaisesWhenLoaded(int, "x")), 1, "ValueError: invalid literal"),
+    ],
+)
+def test_files_that_hold_no_usable_model(run, tmp_path, content, code, says):
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    path = tmp_path / "bad.pkl"
+    path.write_bytes(content)
+    done = run(path)
+    assert done.code == code, done.log
+    assert says in done.log
+    assert not done.has_csv
+
+
+def raises(x):
+    raise ValueError("no such feature")
+
+
+def imports(x):
+    import package_that_is_gone.part  # noqa: F401
+
+
+def exits(x):
+    sys.exit(0)
+
+
+def recurses(x):
+    return recurses(x)
+
+
+def stops(x):
+    raise GeneratorExit("stop")
+
+
+@pytest.mark.parametrize(
+    "function, code, says",
+    [
+        (raises, 1, "the model raised ValueError: no such feature"),
+        (exits, 1, "the model called sys.exit(0)"),
+        (recurses, 1, "the model raised RecursionError"),
+        (stops, 1, "the model raised GeneratorExit"),
+        (imports, 6, "imports 'package_that_is_gone', which is not installed"),
+        (lambda x: None, 1, "the model returned NoneType, not a pandas DataFrame: a function with"),
+        (lambda x: x["feature_a"], 1, "return it with .to_frame('prediction')"),
+        (lambda x: x["feature_a"].to_numpy(), 1, "the model returned numpy.ndarray"),
+    ],
+)
+def test_models_that_fail_while_predicting(run, pickled, function, code, says):
+    done = run(pickled(function))
+    assert done.code == code, done.log
+    assert says in done.log
+    assert "Traceback" not in done.log or f"in {function.__name__}" in done.log
+    assert not done.has_csv
