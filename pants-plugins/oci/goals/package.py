@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pants.core.goals.package import (
+    BuiltPackage,
+    BuiltPackageArtifact,
+    OutputPathField,
+    PackageFieldSet,
+)
+from pants.engine.fs import AddPrefix, Digest
+from pants.engine.rules import Get, collect_rules, rule
+from pants.engine.unions import UnionRule
+from pants.util.logging import LogLevel
+
+from oci.util_rules.image import Image, ImageFieldSet, ImageRequest
+
+
+@dataclass(frozen=True)
+class PackageImageFieldSet(PackageFieldSet):
+    required_fields = ImageFieldSet.required_fields
+
+    output_path: OutputPathField
+
+
+@rule(desc="Package container image", level=LogLevel.DEBUG)
+async def package_image(field_set: PackageImageFieldSet) -> BuiltPackage:
+    image = await Get(Image, ImageRequest(field_set.address))
+    folder = field_set.output_path.value_or_default(file_ending=None)
+    digest = await Get(Digest, AddPrefix(image.digest, folder))
+    return BuiltPackage(
+        digest,
+        tuple(BuiltPackageArtifact(f"{folder}/{name}") for name in ("image.tar", "image.json")),
+    )
+
+
+def rules():
+    return [*collect_rules(), UnionRule(PackageFieldSet, PackageImageFieldSet)]

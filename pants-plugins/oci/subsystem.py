@@ -1,0 +1,44 @@
+from pants.engine.rules import collect_rules
+from pants.option.option_types import StrListOption, StrOption
+from pants.option.subsystem import Subsystem
+from pants.util.strutil import help_text
+
+
+class Oci(Subsystem):
+    options_scope = "oci"
+    help = "Options for building and running container images."
+
+    toolchain_lock = StrOption(
+        default="3rdparty/debian/bookworm.lock",
+        help="The lock of the Debian packages that layers are built with.",
+        advanced=True,
+    )
+    toolchain_sets = StrListOption(
+        default=["os", "python3.11", "build"],
+        help="The sets of that lock that hold the interpreter and the compressor.",
+        advanced=True,
+    )
+    engines = StrListOption(
+        default=["docker", "podman", "bubblewrap"],
+        help=help_text(
+            """
+            The container engines that `run` may use: the first one that works is taken.
+
+            `bubblewrap` comes with this backend and needs neither a daemon nor privileges.
+            """
+        ),
+    )
+    entrypoint = StrOption(
+        default=None,
+        help=help_text(
+            """
+            What `run` starts instead of the image's entry point.
+
+            For instance `--oci-entrypoint=/usr/bin/python3`.
+            """
+        ),
+    )
+
+
+def rules():
+    return collect_rules()

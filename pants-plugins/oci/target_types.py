@@ -1,0 +1,233 @@
+from typing import Optional, Tuple
+
+from pants.core.goals.package import OutputPathField
+from pants.core.util_rules.environments import EnvironmentField
+from pants.engine.addresses import Address
+from pants.engine.target import (
+    COMMON_TARGET_FIELDS,
+    Dependencies,
+    DictStringToStringField,
+    InvalidFieldTypeException,
+    SingleSourceField,
+    SpecialCasedDependencies,
+    StringField,
+    StringSequenceField,
+    Target,
+)
+from pants.util.strutil import help_text
+
+from oci.util_rules.platform import PLATFORMS
+
+
+class DebianLockField(StringField):
+    alias = "lock"
+    required = True
+    help = "Path from the build root to the lock of the suite's packages, made by `make lock`."
+
+
+class DebianSetField(StringField):
+    alias = "set"
+    required = True
+    help = "The set of the lock's packages that this layer holds."
+
+
+class DebianBaseField(StringSequenceField):
+    alias = "base"
+    default = ()
+    help = "The sets of the same lock that layers below this one hold."
+
+
+class OmitField(StringSequenceField):
+    alias = "omit"
+    default = ()
+    help = help_text(
+        """
+        Patterns of paths in the packages to leave out, such as `usr/share/man`.
+
+        A pattern also covers what is below a folder; a later `!pattern` takes paths back in.
+        """
+    )
+
+
+class SymlinksField(DictStringToStringField):
+    alias = "symlinks"
+    help = "Symlinks to add: path in the image to target."
+
+
+class DebianLayer(Target):
+    alias = "debian_layer"
+    core_fields = (
+        *COMMON_TARGET_FIELDS,
+        DebianLockField,
+        DebianSetField,
+        DebianBaseField,
+        OmitField,
+        SymlinksField,
+        EnvironmentField,
+    )
+    help = help_text(
+        """
+        A layer of Debian packages.
+
+        Maintainer scripts never run; `oci/tool/maintainer_scripts.py` does what an image needs of them.
+        """
+    )
+
+
+class PythonVersionField(StringField):
+    alias = "version"
+    required = True
+    help = "The interpreter's minor version, such as `3.11`."
+
+
+class SitePackagesField(StringField):
+    alias = "site_packages"
+    required = True
+    help = "The folder in the image, absolute, where this interpreter looks for installed packages."
+
+
+class PythonInterpreter(Target):
+    alias = "python_interpreter"
+    core_fields = (*DebianLayer.core_fields, PythonVersionField, SitePackagesField)
+    help = "A layer that holds a Python interpreter, from Debian's packages, and nothing but it."
+
+
+class OneDependency(SpecialCasedDependencies):
+    """The address of one target, written as a string and not as a list of one."""
+
+    @classmethod
+    def compute_value(
+        cls, raw_value: Optional[str], address: Address  # type: ignore[override]
+    ) -> Optional[Tuple[str, ...]]:
+        if raw_value is not None and not isinstance(raw_value, str):
+            raise InvalidFieldTypeException(address, cls.alias, raw_value, expected_type="an address")
+        return super().compute_value(None if raw_value is None else (raw_value,), address)
+
+
+class InterpreterField(OneDependency):
+    alias = "interpreter"
+    required = True
+    help = "The `python_interpreter` that the packages are for."
+
+
+class RequirementsField(StringField):
+    alias = "requirements"
+    required = True
+    help = "Path from the build root to the hash-pinned requirements file whose packages to install."
+
+
+class PythonPackagesLayer(Target):
+    alias = "python_packages_layer"
+    core_fields = (*COMMON_TARGET_FIELDS, InterpreterField, RequirementsField, EnvironmentField)
+    help = help_text(
+        """
+        A layer of third-party Python packages, installed by uv from wheels alone, hash-checked.
+
+        They lie compiled in the interpreter's `site_packages`, where it finds them by itself.
+        """
+    )
+
+
+class SourcesLayerDependencies(Dependencies):
+    required = True
+    help = "The Python targets whose modules to hold, with all that they depend on in this repository."
+
+
+class PythonSourcesLayer(Target):
+    alias = "python_sources_layer"
+    core_fields = (
+        *COMMON_TARGET_FIELDS,
+        InterpreterField,
+        SourcesLayerDependencies,
+        EnvironmentField,
+    )
+    help = "A layer of this repository's own Python modules, compiled, in the interpreter's `site_packages`."
+
+
+class LayersField(SpecialCasedDependencies):
+    alias = "layers"
+    required = True
+    help = "The layers of the image, the lowest first."
+
+
+class RepositoryField(StringField):
+    alias = "repository"
+    required = True
+    help = "The image's name, without a tag."
+
+
+class TagField(StringField):
+    alias = "image_tag"
+    default = "latest"
+    help = "The tag that `docker load` gives to the image."
+
+
+class PlatformField(StringField):
+    alias = "platform"
+    default = "linux/amd64"
+    valid_choices = tuple(PLATFORMS)
+    help = "The platform that the image runs on."
+
+
+class EntrypointField(StringSequenceField):
+    alias = "entrypoint"
+    required = True
+    help = "The command that the image runs; arguments of `docker run` are added to it."
+
+
+class EnvField(DictStringToStringField):
+    alias = "env"
+    help = "Environment variables that are set in the image."
+
+
+class LabelsField(DictStringToStringField):
+    alias = "labels"
+    help = "Labels of the image."
+
+
+class OciImage(Target):
+    alias = "oci_image"
+    core_fields = (
+        *COMMON_TARGET_FIELDS,
+        LayersField,
+        RepositoryField,
+        TagField,
+        PlatformField,
+        EntrypointField,
+        EnvField,
+        LabelsField,
+        OutputPathField,
+        EnvironmentField,
+    )
+    help = help_text(
+        """
+        A container image, the same bytes on every machine.
+
+        `package` writes `image.tar`, an OCI layout that `docker load` takes as well, and `image.json`,
+        its digests and the pins it was made from. `run` runs it.
+        """
+    )
+
+
+class ImageField(OneDependency):
+    alias = "image"
+    required = True
+    help = "The `oci_image` to test."
+
+
+class ImageTestSourceField(SingleSourceField):
+    required = True
+    expected_file_extensions = (".py",)
+    help = "A Python script; the test passes if it exits 0 in a container of the image."
+
+
+class ImageTestArgsField(StringSequenceField):
+    alias = "args"
+    default = ()
+    help = "Arguments of the script."
+
+
+class OciImageTest(Target):
+    alias = "oci_image_test"
+    core_fields = (*COMMON_TARGET_FIELDS, ImageField, ImageTestSourceField, ImageTestArgsField, EnvironmentField)
+    help = "A script that is run inside an image, by the image's own Python, to test it."

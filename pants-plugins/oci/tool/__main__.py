@@ -1,0 +1,108 @@
+"""One command per thing to make; each writes into the folder `out`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from .deb import read_deb
+from .debian import debian_tree
+from .deflate import compressor
+from .image import write_image
+from .layer import Tree, write_layer
+from .python import installed_tree, source_tree
+
+
+def unpack(args: argparse.Namespace) -> None:
+    """Unpacks packages into `out`, to be used on this machine."""
+    tree = Tree()
+    for deb in args.debs:
+        read_deb(deb).add_to(tree)
+    for path, entry in tree.entries.items():
+        file = args.out / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if entry.target is not None and not entry.target.startswith("/"):
+            file.symlink_to(entry.target)
+        elif entry.is_file:
+            file.write_bytes(entry.read())
+            file.chmod(entry.mode)
+
+
+def debian(args: argparse.Namespace) -> None:
+    _write(args, debian_tree(args.debs, args.base, args.triplet, args.omit, args.link))
+
+
+def packages(args: argparse.Namespace) -> None:
+    _write(
+        args,
+        installed_tree(
+            args.requirements, args.uv, args.version, args.platform, args.site_packages
+        ),
+    )
+
+
+def sources(args: argparse.Namespace) -> None:
+    _write(args, source_tree(args.source, args.site_packages))
+
+
+def image(args: argparse.Namespace) -> None:
+    write_image(args.layers, args.reference, args.platform, json.loads(args.run), args.out)
+
+
+def _write(args: argparse.Namespace, tree: Tree) -> None:
+    write_layer(tree, args.out, args.what, json.loads(args.inputs), compressor(args.libdeflate))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="oci.tool", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    out = argparse.ArgumentParser(add_help=False)
+    out.add_argument("--out", type=Path, default=Path("out"))
+    layer = argparse.ArgumentParser(add_help=False, parents=[out])
+    layer.add_argument("--what", required=True)
+    layer.add_argument("--inputs", default="{}", help="JSON: the pins that the layer was made from")
+    layer.add_argument("--libdeflate", type=Path, required=True)
+
+    command = commands.add_parser("unpack", parents=[out])
+    command.add_argument("debs", type=Path, nargs="+")
+    command.set_defaults(run_command=unpack)
+
+    command = commands.add_parser("debian", parents=[layer])
+    command.add_argument("debs", type=Path, nargs="+")
+    command.add_argument("--base", type=Path, nargs="*", default=[])
+    command.add_argument("--triplet", required=True)
+    command.add_argument("--omit", action="append", default=[])
+    command.add_argument("--link", action="append", default=[])
+    command.set_defaults(run_command=debian)
+
+    command = commands.add_parser("packages", parents=[layer])
+    command.add_argument("--requirements", type=Path, required=True)
+    command.add_argument("--uv", type=Path, required=True)
+    command.add_argument("--version", required=True)
+    command.add_argument("--platform", required=True)
+    command.add_argument("--site-packages", required=True)
+    command.set_defaults(run_command=packages)
+
+    command = commands.add_parser("sources", parents=[layer])
+    command.add_argument("--source", type=Path, required=True)
+    command.add_argument("--site-packages", required=True)
+    command.set_defaults(run_command=sources)
+
+    command = commands.add_parser("image", parents=[out])
+    command.add_argument("layers", type=Path, nargs="+")
+    command.add_argument("--reference", required=True)
+    command.add_argument("--platform", required=True)
+    command.add_argument("--run", required=True, help="JSON: the `config` object of the image")
+    command.set_defaults(run_command=image)
+
+    args = parser.parse_args()
+    # What is made here must not depend on who makes it.
+    os.umask(0o022)
+    args.out.mkdir(parents=True, exist_ok=True)
+    args.run_command(args)
+
+
+if __name__ == "__main__":
+    main()

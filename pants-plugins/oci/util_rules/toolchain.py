@@ -1,0 +1,124 @@
+"""The interpreter and the compressor that layers are built with: Debian's, pinned, not this machine's.
+
+So a layer depends neither on this machine's zlib nor on the patch release of its Python, and standard
+library and packages are compiled by the very interpreter that runs them.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import platform
+from dataclasses import dataclass
+
+from pants.core.util_rules.adhoc_binaries import PythonBuildStandaloneBinary
+from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
+from pants.engine.fs import CreateDigest, Digest, FileContent, MergeDigests, RemovePrefix
+from pants.engine.process import Process, ProcessResult
+from pants.engine.rules import Get, MultiGet, collect_rules, rule
+from pants.util.frozendict import FrozenDict
+from pants.util.logging import LogLevel
+
+import oci.tool
+from oci.subsystem import Oci
+from oci.util_rules.debian_packages import DebianPackages, DebianPackagesRequest
+from oci.util_rules.platform import PLATFORMS, ImagePlatform
+
+MACHINES = {"x86_64": PLATFORMS["linux/amd64"], "aarch64": PLATFORMS["linux/arm64"]}
+
+
+@dataclass(frozen=True)
+class ToolSources:
+    digest: Digest
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    digest: Digest
+    platform: ImagePlatform
+
+    @property
+    def python(self) -> tuple[str, ...]:
+        """The command that starts the interpreter, wherever it lies, with its own C library."""
+        libraries = f"toolchain/usr/lib/{self.platform.triplet}"
+        loader = "ld-linux-x86-64.so.2" if self.platform.debian == "amd64" else "ld-linux-aarch64.so.1"
+        return (f"{libraries}/{loader}", "--library-path", libraries, "toolchain/usr/bin/python3.11")
+
+    @property
+    def libdeflate(self) -> str:
+        return f"toolchain/usr/lib/{self.platform.triplet}/libdeflate.so.0"
+
+
+@dataclass(frozen=True)
+class ToolProcess:
+    """A command of `oci.tool`. What it writes to `out` becomes the result's digest."""
+
+    argv: tuple[str, ...]
+    input_digest: Digest
+    description: str
+    env: FrozenDict[str, str] = FrozenDict()
+    append_only_caches: FrozenDict[str, str] = FrozenDict()
+
+
+@rule
+async def tool_sources() -> ToolSources:
+    modules = [
+        FileContent(f"oci/tool/{file.name}", file.read_bytes())
+        for file in importlib.resources.files(oci.tool).iterdir()
+        if file.name.endswith(".py") and not file.name.endswith("_test.py")
+    ]
+    return ToolSources(await Get(Digest, CreateDigest(sorted(modules, key=lambda m: m.path))))
+
+
+@rule
+async def toolchain(
+    oci: Oci, sources: ToolSources, host_python: PythonBuildStandaloneBinary
+) -> Toolchain:
+    if platform.system() != "Linux" or platform.machine() not in MACHINES:
+        raise ValueError(
+            f"Images are built on Linux, x86_64 or aarch64; this is {platform.system()} on "
+            f"{platform.machine()}. Run this in a Linux container or virtual machine."
+        )
+    machine = MACHINES[platform.machine()]
+    packages = await Get(
+        DebianPackages,
+        DebianPackagesRequest(oci.toolchain_lock, tuple(oci.toolchain_sets), machine),
+    )
+    result = await Get(
+        ProcessResult,
+        Process(
+            (host_python.path, "-sSEB", "-c", _RUN, "unpack", "--out", "toolchain", *packages.files),
+            input_digest=await Get(Digest, MergeDigests((packages.digest, sources.digest))),
+            output_directories=("toolchain",),
+            description="Unpack the toolchain that layers are built with",
+            level=LogLevel.DEBUG,
+        ),
+    )
+    return Toolchain(await Get(Digest, RemovePrefix(result.output_digest, "toolchain")), machine)
+
+
+# `-m` would need the working directory on the interpreter's path, which -E -S keep clean.
+_RUN = "import sys; sys.path.insert(0, '.'); from oci.tool.__main__ import main; main()"
+
+
+@rule
+async def tool_process(
+    request: ToolProcess, toolchain: Toolchain, sources: ToolSources
+) -> Process:
+    network, input_digest = await MultiGet(
+        Get(EnvironmentVars, EnvironmentVarsRequest(("PATH",))),
+        Get(Digest, MergeDigests((request.input_digest, sources.digest))),
+    )
+    return Process(
+        (*toolchain.python, "-sSEB", "-c", _RUN, *request.argv),
+        input_digest=input_digest,
+        immutable_input_digests={"toolchain": toolchain.digest},
+        # Sets are marshalled in the order of their hashes.
+        env={**network, **request.env, "PYTHONHASHSEED": "0"},
+        append_only_caches=request.append_only_caches,
+        output_directories=("out",),
+        description=request.description,
+    )
+
+
+def rules():
+    return collect_rules()
