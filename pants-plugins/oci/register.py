@@ -10,7 +10,7 @@ from oci.target_types import (
     PythonPackagesLayer,
     PythonSourcesLayer,
 )
-from oci.util_rules import debian_layer, debian_packages, image, layer, python_layers, setup, toolchain
+from oci.util_rules import debian_layer, debian_packages, image, layer, programs, python_layers, toolchain
 
 
 def target_types():
@@ -35,6 +35,6 @@ def rules():
         *image.rules(),
         *layer.rules(),
         *python_layers.rules(),
-        *setup.rules(),
+        *programs.rules(),
         *toolchain.rules(),
     ]

@@ -9,8 +9,7 @@ from pants.engine.rules import Get, collect_rules, rule
 
 from oci.subsystem import Oci
 from oci.util_rules.image import Image, ImageFieldSet, ImageRequest
-from oci.util_rules.setup import SetUp
-from oci.util_rules.toolchain import ToolSources
+from oci.util_rules.programs import Engine, SetUp
 
 
 @dataclass(frozen=True)
@@ -24,14 +23,14 @@ async def run_image(
     field_set: RunImageFieldSet,
     oci: Oci,
     setup: SetUp,
-    sources: ToolSources,
+    engine: Engine,
     python: PythonBuildStandaloneBinary,
 ) -> RunRequest:
     image = await Get(Image, ImageRequest(field_set.address))
     return RunRequest(
-        digest=await Get(Digest, MergeDigests((image.digest, sources.digest))),
+        digest=await Get(Digest, MergeDigests((image.digest, engine.digest))),
         args=(
-            *(python.path, "{chroot}/oci/tool/engine.py", f"--bubblewrap={setup.bubblewrap}"),
+            *(python.path, "{chroot}/engine.py", f"--bubblewrap={setup.bubblewrap}"),
             *(f"--engine={name}" for name in oci.engines),
             *([f"--entrypoint={oci.entrypoint}"] if oci.entrypoint else ()),
             "{chroot}/image.tar",

