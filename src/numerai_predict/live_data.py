@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import pyarrow  # noqa: F401  (what pandas reads parquet with)
 
 from numerai_predict.errors import UsageError
 

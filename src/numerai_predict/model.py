@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cloudpickle  # noqa: F401  (what pickles of functions import)
 import pandas as pd
 
 from numerai_predict.errors import (

@@ -141,7 +141,7 @@ def raises(x):
 
 
 def imports(x):
-    import package_that_is_gone.part  # noqa: F401
+    import package_that_is_gone.part  # noqa: F401  # pants: no-infer-dep
 
 
 def exits(x):
