@@ -12,10 +12,10 @@ import os
 import subprocess
 import sys
 import tempfile
-import tomllib
 from pathlib import Path
 from typing import Any, Iterator
 
+import tomllib
 from debian.deb822 import Packages
 
 FOLDER = Path("3rdparty/debian")
@@ -25,7 +25,9 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 class Apt:
     """An apt of its own for one architecture: nothing is installed in it but what `without` names."""
 
-    def __init__(self, root: Path, architecture: str, manifest: dict[str, Any], mirror: str) -> None:
+    def __init__(
+        self, root: Path, architecture: str, manifest: dict[str, Any], mirror: str
+    ) -> None:
         for folder in ("lists/partial", "cache/archives/partial", "etc"):
             (root / folder).mkdir(parents=True)
         (root / "status").write_text(
@@ -76,7 +78,13 @@ def host_mirror(suite: str) -> str:
     """The mirror for `suite`: DEBIAN_MIRROR (its first word), else from this host's apt configuration."""
     if os.environ.get("DEBIAN_MIRROR"):
         return os.environ["DEBIAN_MIRROR"].split()[0]
-    argv = ("apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)", "Created-By: Packages")
+    argv = (
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(CODENAME) $(REPO_URI)",
+        "Created-By: Packages",
+    )
     targets = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     for codename, uri in (line.split() for line in targets.splitlines()):
         if codename == suite:
@@ -102,10 +110,14 @@ def locked(apt: Apt, sets: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.parse_args()
     if not KEYRING.exists():
-        raise SystemExit(f"{KEYRING} is missing: install debian-archive-keyring (or run this on Debian).")
+        raise SystemExit(
+            f"{KEYRING} is missing: install debian-archive-keyring (or run this on Debian)."
+        )
     manifest = tomllib.loads((FOLDER / "packages.toml").read_text())
     suite = manifest["suite"]
     mirror = host_mirror(suite)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from lock_python import main
 
 INPUTS = ["pants.toml", "poetry.lock", "pyproject.toml", "requirements.txt"]

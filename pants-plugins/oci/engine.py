@@ -160,7 +160,17 @@ def _output(*argv: str) -> str:
 def _works(bubblewrap: Path) -> bool:
     """Whether this kernel lets it make a container."""
     return _succeeds(
-        *(str(bubblewrap), "--unshare-user", "--unshare-pid", "--ro-bind", "/", "/", "--proc", "/proc", "true")
+        *(
+            str(bubblewrap),
+            "--unshare-user",
+            "--unshare-pid",
+            "--ro-bind",
+            "/",
+            "/",
+            "--proc",
+            "/proc",
+            "true",
+        )
     )
 
 

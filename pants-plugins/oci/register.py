@@ -10,7 +10,15 @@ from oci.target_types import (
     PythonPackagesLayer,
     PythonSourcesLayer,
 )
-from oci.util_rules import debian_layer, debian_packages, image, layer, programs, python_layers, toolchain
+from oci.util_rules import (
+    debian_layer,
+    debian_packages,
+    image,
+    layer,
+    programs,
+    python_layers,
+    toolchain,
+)
 
 
 def target_types():

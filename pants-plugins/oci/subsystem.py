@@ -1,7 +1,7 @@
 from pants.engine.rules import collect_rules
 from pants.option.option_types import StrListOption, StrOption
 from pants.option.subsystem import Subsystem
-from pants.util.strutil import help_text
+from pants.util.strutil import softwrap
 
 
 class Oci(Subsystem):
@@ -20,23 +20,19 @@ class Oci(Subsystem):
     )
     engines = StrListOption(
         default=["docker", "podman", "bubblewrap"],
-        help=help_text(
-            """
+        help=softwrap("""
             The container engines that `run` may use: the first one that works is taken.
 
             `bubblewrap` comes with this backend and needs neither a daemon nor privileges.
-            """
-        ),
+            """),
     )
     entrypoint = StrOption(
         default=None,
-        help=help_text(
-            """
+        help=softwrap("""
             What `run` starts instead of the image's entry point.
 
             For instance `--oci-entrypoint=/usr/bin/python3`.
-            """
-        ),
+            """),
     )
 
 

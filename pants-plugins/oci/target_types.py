@@ -40,13 +40,11 @@ class DebianBaseField(StringSequenceField):
 class OmitField(StringSequenceField):
     alias = "omit"
     default = ()
-    help = help_text(
-        """
+    help = help_text("""
         Patterns of paths in the packages to leave out, such as `usr/share/man`.
 
         A pattern also covers what is below a folder; a later `!pattern` takes paths back in.
-        """
-    )
+        """)
 
 
 class SymlinksField(DictStringToStringField):
@@ -65,13 +63,11 @@ class DebianLayer(Target):
         SymlinksField,
         EnvironmentField,
     )
-    help = help_text(
-        """
+    help = help_text("""
         A layer of Debian packages.
 
         Maintainer scripts never run; `oci/tool/maintainer_scripts.py` does what an image needs of them.
-        """
-    )
+        """)
 
 
 class PythonVersionField(StringField):
@@ -100,7 +96,9 @@ class OneDependency(SpecialCasedDependencies):
         cls, raw_value: Optional[str], address: Address  # type: ignore[override]
     ) -> Optional[Tuple[str, ...]]:
         if raw_value is not None and not isinstance(raw_value, str):
-            raise InvalidFieldTypeException(address, cls.alias, raw_value, expected_type="an address")
+            raise InvalidFieldTypeException(
+                address, cls.alias, raw_value, expected_type="an address"
+            )
         return super().compute_value(None if raw_value is None else (raw_value,), address)
 
 
@@ -113,24 +111,26 @@ class InterpreterField(OneDependency):
 class RequirementsField(StringField):
     alias = "requirements"
     required = True
-    help = "Path from the build root to the hash-pinned requirements file whose packages to install."
+    help = (
+        "Path from the build root to the hash-pinned requirements file whose packages to install."
+    )
 
 
 class PythonPackagesLayer(Target):
     alias = "python_packages_layer"
     core_fields = (*COMMON_TARGET_FIELDS, InterpreterField, RequirementsField, EnvironmentField)
-    help = help_text(
-        """
+    help = help_text("""
         A layer of third-party Python packages, installed by uv from wheels alone, hash-checked.
 
         They lie compiled in the interpreter's `site_packages`, where it finds them by itself.
-        """
-    )
+        """)
 
 
 class SourcesLayerDependencies(Dependencies):
     required = True
-    help = "The Python targets whose modules to hold, with all that they depend on in this repository."
+    help = (
+        "The Python targets whose modules to hold, with all that they depend on in this repository."
+    )
 
 
 class PythonSourcesLayer(Target):
@@ -199,14 +199,12 @@ class OciImage(Target):
         OutputPathField,
         EnvironmentField,
     )
-    help = help_text(
-        """
+    help = help_text("""
         A container image, the same bytes on every machine.
 
         `package` writes `image.tar`, an OCI layout that `docker load` takes as well, and `image.json`,
         its digests and the pins it was made from. `run` runs it.
-        """
-    )
+        """)
 
 
 class ImageField(OneDependency):
@@ -229,5 +227,11 @@ class ImageTestArgsField(StringSequenceField):
 
 class OciImageTest(Target):
     alias = "oci_image_test"
-    core_fields = (*COMMON_TARGET_FIELDS, ImageField, ImageTestSourceField, ImageTestArgsField, EnvironmentField)
+    core_fields = (
+        *COMMON_TARGET_FIELDS,
+        ImageField,
+        ImageTestSourceField,
+        ImageTestArgsField,
+        EnvironmentField,
+    )
     help = "A script that is run inside an image, by the image's own Python, to test it."

@@ -42,7 +42,7 @@ class ImageTestFieldSet(TestFieldSet):
 
 
 class ImageTestRequest(TestRequest):
-    tool_subsystem = OciTest
+    tool_subsystem = OciTest  # type: ignore[assignment]
     field_set_type = ImageTestFieldSet
 
 

@@ -35,12 +35,8 @@ def debian(args: argparse.Namespace) -> None:
 
 
 def packages(args: argparse.Namespace) -> None:
-    _write(
-        args,
-        installed_tree(
-            args.requirements, args.uv, args.version, args.platform, args.site_packages
-        ),
-    )
+    image = (args.version, args.platform, args.site_packages)
+    _write(args, installed_tree(args.requirements, args.uv, args.python, *image))
 
 
 def sources(args: argparse.Namespace) -> None:
@@ -80,6 +76,7 @@ def main() -> None:
     command = commands.add_parser("packages", parents=[layer])
     command.add_argument("--requirements", type=Path, required=True)
     command.add_argument("--uv", type=Path, required=True)
+    command.add_argument("--python", required=True, help="a command that starts a Python")
     command.add_argument("--version", required=True)
     command.add_argument("--platform", required=True)
     command.add_argument("--site-packages", required=True)

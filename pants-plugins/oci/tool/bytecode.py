@@ -11,7 +11,7 @@ import py_compile
 import sys
 import warnings
 from pathlib import Path
-from typing import List, Sequence
+from typing import Sequence
 
 # Marshal's output depends on what the process has interned before, so files are compiled in fixed
 # groups, each in a fresh fork of the same parent.

@@ -74,7 +74,9 @@ def read_deb(path: Path) -> Deb:
 
 def _field(control: str, name: str) -> str:
     return next(
-        line.split(":", 1)[1].strip() for line in control.splitlines() if line.startswith(f"{name}:")
+        line.split(":", 1)[1].strip()
+        for line in control.splitlines()
+        if line.startswith(f"{name}:")
     )
 
 

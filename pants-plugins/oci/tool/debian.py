@@ -15,7 +15,11 @@ from .ldcache import ld_so_cache, shared_libraries
 
 
 def debian_tree(
-    debs: Sequence[Path], base: Sequence[Path], triplet: str, omit: Sequence[str], links: Iterable[str]
+    debs: Sequence[Path],
+    base: Sequence[Path],
+    triplet: str,
+    omit: Sequence[str],
+    links: Iterable[str],
 ) -> Tree:
     """What `debs` add to an image that holds the packages `base` already.
 

@@ -25,7 +25,9 @@ def write_image(
     `layers` are folders of `layer.tar.gz` and `layer.json`, the lowest first; `run` is the `config`
     object of the image's configuration (Entrypoint, Env, Labels …).
     """
-    described: List[Dict[str, Any]] = [json.loads((layer / "layer.json").read_text()) for layer in layers]
+    described: List[Dict[str, Any]] = [
+        json.loads((layer / "layer.json").read_text()) for layer in layers
+    ]
     config = _json(_config(described, platform, run))
     manifest = _json(
         {
@@ -51,9 +53,9 @@ def write_image(
                 **_descriptor(f"{OCI}.manifest.v1+json", manifest),
                 "platform": _platform(platform),
                 "annotations": {
-                    "io.containerd.image.name": f"docker.io/library/{reference}"
-                    if "/" not in reference
-                    else reference,
+                    "io.containerd.image.name": (
+                        f"docker.io/library/{reference}" if "/" not in reference else reference
+                    ),
                     "org.opencontainers.image.ref.name": name,
                 },
             }
@@ -66,13 +68,14 @@ def write_image(
             "Layers": [_blob(layer["digest"]) for layer in described],
         }
     ]
-    blobs = {_digest(manifest): manifest, _digest(config): config}
-    files = {layer["digest"]: path / "layer.tar.gz" for layer, path in zip(described, layers)}
+    blobs: Dict[str, Union[bytes, Path]] = {_digest(manifest): manifest, _digest(config): config}
+    for layer, path in zip(described, layers):
+        blobs[layer["digest"]] = path / "layer.tar.gz"
     with open(folder / "image.tar", "wb") as tar:
         _add(tar, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
         _add(tar, "index.json", _json(index))
         _add(tar, "manifest.json", _json(docker))
-        for digest, content in sorted({**blobs, **files}.items()):
+        for digest, content in sorted(blobs.items()):
             _add(tar, _blob(digest), content)
         tar.write(TAR_END)
     summary = {
@@ -80,14 +83,18 @@ def write_image(
         "digest": _digest(manifest),
         "config_digest": _digest(config),
         "platform": platform,
-        "layers": [{key: value for key, value in layer.items() if key != "inputs"} for layer in described],
+        "layers": [
+            {key: value for key, value in layer.items() if key != "inputs"} for layer in described
+        ],
         "inputs": {layer["what"]: layer["inputs"] for layer in described},
     }
     (folder / "image.json").write_bytes(json.dumps(summary, indent=1).encode() + b"\n")
 
 
 def _config(layers: Sequence[Dict[str, Any]], platform: str, run: Dict[str, Any]) -> Dict[str, Any]:
-    created = datetime.datetime.fromtimestamp(EPOCH, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    created = datetime.datetime.fromtimestamp(EPOCH, datetime.timezone.utc).strftime(
+        "%Y-%m-%dT%H:%M:%SZ"
+    )
     return {
         "created": created,
         **_platform(platform),

@@ -145,7 +145,11 @@ TAR_END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 def write_layer(
-    tree: Tree, folder: Path, what: str, inputs: Dict[str, object], compress: Callable[[bytes], bytes]
+    tree: Tree,
+    folder: Path,
+    what: str,
+    inputs: Dict[str, object],
+    compress: Callable[[bytes], bytes],
 ) -> None:
     """Writes `layer.tar.gz` and its description, `layer.json`, into `folder`."""
     with open(folder / "layer.tar.gz", "wb") as out:

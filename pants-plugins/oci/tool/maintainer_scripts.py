@@ -26,7 +26,10 @@ def standard_folders(tree: Tree) -> None:
     tree.link("var/lock", "/run/lock")
     tree.folder("run/lock", 0o755)
     tree.folder("root", 0o700)
-    tree.file("etc/passwd", "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n")
+    tree.file(
+        "etc/passwd",
+        "root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/:/sbin/nologin\n",
+    )
     tree.file("etc/group", "root:x:0:\nnogroup:x:65534:\n")
 
 

@@ -9,31 +9,32 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Sequence
 
 from .bytecode import compile_tree
 from .layer import Tree
 
 
 def installed_tree(
-    requirements: Path, uv: Path, version: str, platform: str, site_packages: str
+    requirements: Path, uv: Path, python: str, version: str, platform: str, site_packages: str
 ) -> Tree:
     """The packages of a hash-pinned requirements file, at `site_packages` in the image.
 
-    uv installs for the image's Python `version` and `platform`, whatever this machine has. Raises
-    SystemExit where a package has no fitting wheel.
+    uv installs for the image's Python `version` and `platform`; `python` is the command of any
+    interpreter, which uv insists on. Raises SystemExit where a package has no fitting wheel.
     """
     target = Path("installed")
     # fmt: off
     argv = (
         uv.absolute(), "pip", "install", "--quiet", "--target", target, "--requirement", requirements,
         "--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-config",
-        "--python", _interpreter(), "--python-version", version, "--python-platform", platform,
+        "--python", _program(python), "--python-version", version, "--python-platform", platform,
     )
     # fmt: on
     result = subprocess.run([os.fspath(arg) for arg in argv])
     if result.returncode:
-        raise SystemExit(f"uv could not install {requirements} for Python {version} on {platform}; see above")
+        raise SystemExit(
+            f"uv could not install {requirements} for Python {version} on {platform}; see above"
+        )
     _drop_scripts(target)
     compile_tree(target, site_packages)
     return _tree(target, site_packages)
@@ -45,12 +46,10 @@ def source_tree(source: Path, site_packages: str) -> Tree:
     return _tree(source, site_packages)
 
 
-def _interpreter() -> Path:
-    """This very interpreter as one file that uv can start, which it insists on."""
-    command = Path("/proc/self/cmdline").read_bytes().split(b"\0")
-    words = [shlex.quote(word.decode()) for word in command[: command.index(b"-c")] if word[:2] != b"-s"]
+def _program(command: str) -> Path:
+    """A command as one file: what uv wants an interpreter to be."""
     script = Path("python").absolute()
-    script.write_text(f'#!/bin/sh\nexec {" ".join(words)} "$@"\n')
+    script.write_text(f'#!/bin/sh\ncd {shlex.quote(os.getcwd())} && exec {command} "$@"\n')
     script.chmod(0o755)
     return script
 
@@ -60,7 +59,9 @@ def _drop_scripts(target: Path) -> None:
     shutil.rmtree(target / "bin", ignore_errors=True)
     (target / ".lock").unlink(missing_ok=True)
     for record in target.glob("*.dist-info/RECORD"):
-        rows = [row for row in csv.reader(io.StringIO(record.read_text())) if "bin/" not in row[0][:9]]
+        rows = [
+            row for row in csv.reader(io.StringIO(record.read_text())) if "bin/" not in row[0][:9]
+        ]
         out = io.StringIO()
         csv.writer(out, lineterminator="\n").writerows(sorted(rows))
         record.write_text(out.getvalue())

@@ -49,7 +49,9 @@ async def build_debian_layer(request: DebianLayerRequest, toolchain: Toolchain) 
         Get(DebianPackages, DebianPackagesRequest(lock, fields.base.value or (), request.platform)),
     )
     digest = await Get(Digest, MergeDigests((packages.digest, base.digest)))
-    pins = {package.name: f"{package.version} sha256:{package.sha256}" for package in packages.packages}
+    pins = {
+        package.name: f"{package.version} sha256:{package.sha256}" for package in packages.packages
+    }
     result = await Get(
         ProcessResult,
         ToolProcess(

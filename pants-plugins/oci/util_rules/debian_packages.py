@@ -85,7 +85,13 @@ async def suite_mirrors(request: SuiteMirrorsRequest) -> DebianMirrors:
 
 def _apt_mirrors(suite: str) -> tuple[str, ...]:
     """The mirrors of `suite` that this machine's own apt is configured with."""
-    argv = ("apt-get", "indextargets", "--format", "$(CODENAME) $(REPO_URI)", "Created-By: Packages")
+    argv = (
+        "apt-get",
+        "indextargets",
+        "--format",
+        "$(CODENAME) $(REPO_URI)",
+        "Created-By: Packages",
+    )
     try:
         targets = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
@@ -121,16 +127,24 @@ async def debian_packages(request: DebianPackagesRequest) -> DebianPackages:
     contents = await Get(
         DigestContents,
         PathGlobs(
-            (request.lock,), GlobMatchErrorBehavior.error, description_of_origin="a `lock` of Debian packages"
+            (request.lock,),
+            GlobMatchErrorBehavior.error,
+            description_of_origin="a `lock` of Debian packages",
         ),
     )
     lock = json.loads(contents[0].content)
     packages = tuple(
         DebianPackage(
-            *(entry[key] for key in ("name", "version", "path", "sha256", "size")), lock["suite"]
+            name=entry["name"],
+            version=entry["version"],
+            path=entry["path"],
+            sha256=entry["sha256"],
+            size=entry["size"],
+            suite=lock["suite"],
         )
         for entry in lock["packages"]
-        if entry["set"] in request.sets and entry["architecture"] in ("all", request.platform.debian)
+        if entry["set"] in request.sets
+        and entry["architecture"] in ("all", request.platform.debian)
     )
     known = {entry["set"] for entry in lock["packages"]}
     if not known.issuperset(request.sets):

@@ -54,8 +54,11 @@ class Image:
 async def build_image(request: ImageRequest) -> Image:
     wrapped = await Get(WrappedTarget, WrappedTargetRequest(request.address, "<infallible>"))
     fields = ImageFieldSet.create(wrapped.target)
+    assert fields.platform.value is not None, "the field has a default"
     platform = PLATFORMS[fields.platform.value]
-    addresses = await Get(Addresses, UnparsedAddressInputs, fields.layers.to_unparsed_address_inputs())
+    addresses = await Get(
+        Addresses, UnparsedAddressInputs, fields.layers.to_unparsed_address_inputs()
+    )
     layers = await MultiGet(Get(Layer, LayerOf(address, platform)) for address in addresses)
     # Numbered, because two layers may be called the same.
     folders = [f"layers/{number}" for number in range(len(layers))]

@@ -3,11 +3,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pants.engine.addresses import Address
 from pants.engine.environment import EnvironmentName
 from pants.engine.fs import Digest
 from pants.engine.rules import Get, collect_rules, rule
 from pants.engine.target import FieldSet, Target, WrappedTarget, WrappedTargetRequest
-from pants.engine.addresses import Address
 from pants.engine.unions import UnionMembership, union
 
 from oci.util_rules.platform import ImagePlatform

@@ -15,6 +15,10 @@ class ImagePlatform:
 
 # Bookworm's glibc is 2.36: wheels for any older one fit.
 PLATFORMS = {
-    "linux/amd64": ImagePlatform("linux/amd64", "amd64", "x86_64-linux-gnu", "x86_64-manylinux_2_36"),
-    "linux/arm64": ImagePlatform("linux/arm64", "arm64", "aarch64-linux-gnu", "aarch64-manylinux_2_36"),
+    "linux/amd64": ImagePlatform(
+        "linux/amd64", "amd64", "x86_64-linux-gnu", "x86_64-manylinux_2_36"
+    ),
+    "linux/arm64": ImagePlatform(
+        "linux/arm64", "arm64", "aarch64-linux-gnu", "aarch64-manylinux_2_36"
+    ),
 }

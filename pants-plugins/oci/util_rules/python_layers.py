@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass
 
 from pants.backend.python.util_rules.python_sources import (
@@ -39,8 +40,8 @@ from oci.target_types import (
     SourcesLayerDependencies,
 )
 from oci.util_rules.layer import Layer, LayerRequest
-from oci.util_rules.toolchain import Toolchain, ToolProcess
 from oci.util_rules.programs import Uv
+from oci.util_rules.toolchain import Toolchain, ToolProcess
 
 # How uv reaches the package index and proves who it is; none of it shows in what it installs.
 UV_ENVIRONMENT = (
@@ -118,9 +119,13 @@ async def build_packages_layer(
             (
                 "packages",
                 *(f"--what={fields.address.target_name}", f"--inputs={json.dumps(pins)}"),
-                *(f"--libdeflate={toolchain.libdeflate}", "--uv=./uv"),
+                *(f"--libdeflate={toolchain.libdeflate}", "--uv=uv"),
+                f"--python={shlex.join(toolchain.python)}",
                 *(f"--requirements={path}", f"--version={interpreter.version}"),
-                *(f"--platform={request.platform.wheels}", f"--site-packages={interpreter.site_packages}"),
+                *(
+                    f"--platform={request.platform.wheels}",
+                    f"--site-packages={interpreter.site_packages}",
+                ),
             ),
             input_digest=digest,
             description=f"Build the layer {fields.address} from {path}",
@@ -148,7 +153,10 @@ async def build_sources_layer(request: PythonSourcesLayerRequest, toolchain: Too
             (
                 "sources",
                 *(f"--what={fields.address.target_name}", "--source=source"),
-                *(f"--libdeflate={toolchain.libdeflate}", f"--site-packages={interpreter.site_packages}"),
+                *(
+                    f"--libdeflate={toolchain.libdeflate}",
+                    f"--site-packages={interpreter.site_packages}",
+                ),
             ),
             input_digest=digest,
             description=f"Build the layer {fields.address} from {len(snapshot.files)} files",

@@ -12,7 +12,13 @@ from dataclasses import dataclass
 
 from pants.core.util_rules.adhoc_binaries import PythonBuildStandaloneBinary
 from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
-from pants.engine.fs import CreateDigest, Digest, FileContent, MergeDigests, RemovePrefix
+from pants.engine.fs import (
+    CreateDigest,
+    Digest,
+    FileContent,
+    MergeDigests,
+    RemovePrefix,
+)
 from pants.engine.process import Process, ProcessResult
 from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.util.frozendict import FrozenDict
@@ -40,8 +46,15 @@ class Toolchain:
     def python(self) -> tuple[str, ...]:
         """The command that starts the interpreter, wherever it lies, with its own C library."""
         libraries = f"toolchain/usr/lib/{self.platform.triplet}"
-        loader = "ld-linux-x86-64.so.2" if self.platform.debian == "amd64" else "ld-linux-aarch64.so.1"
-        return (f"{libraries}/{loader}", "--library-path", libraries, "toolchain/usr/bin/python3.11")
+        loader = (
+            "ld-linux-x86-64.so.2" if self.platform.debian == "amd64" else "ld-linux-aarch64.so.1"
+        )
+        return (
+            f"{libraries}/{loader}",
+            "--library-path",
+            libraries,
+            "toolchain/usr/bin/python3.11",
+        )
 
     @property
     def libdeflate(self) -> str:
@@ -86,7 +99,16 @@ async def toolchain(
     result = await Get(
         ProcessResult,
         Process(
-            (host_python.path, "-sSEB", "-c", _RUN, "unpack", "--out", "toolchain", *packages.files),
+            (
+                host_python.path,
+                "-sSEB",
+                "-c",
+                _RUN,
+                "unpack",
+                "--out",
+                "toolchain",
+                *packages.files,
+            ),
             input_digest=await Get(Digest, MergeDigests((packages.digest, sources.digest))),
             output_directories=("toolchain",),
             description="Unpack the toolchain that layers are built with",
@@ -101,9 +123,7 @@ _RUN = "import sys; sys.path.insert(0, '.'); from oci.tool.__main__ import main;
 
 
 @rule
-async def tool_process(
-    request: ToolProcess, toolchain: Toolchain, sources: ToolSources
-) -> Process:
+async def tool_process(request: ToolProcess, toolchain: Toolchain, sources: ToolSources) -> Process:
     network, input_digest = await MultiGet(
         Get(EnvironmentVars, EnvironmentVarsRequest(("PATH",))),
         Get(Digest, MergeDigests((request.input_digest, sources.digest))),

@@ -1,0 +1,81 @@
+"""Builds an image twice, as two strangers would, and compares the digests.
+
+Each build has its own copy of this repository (what git knows of it, uncommitted changes included), and
+its own home, umask, time zone, language, user name, set-up and empty caches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from image_diff import differences
+
+STRANGERS = (
+    {"umask": 0o022, "TZ": "UTC", "LANG": "C.UTF-8", "USER": "ada"},
+    {"umask": 0o077, "TZ": "Asia/Kathmandu", "LANG": "tr_TR.ISO-8859-9", "USER": "grace"},
+)
+
+
+def build(repository: Path, folder: Path, image: str, stranger: dict[str, object]) -> Path:
+    """Builds `image` in a copy of the repository below `folder`.
+
+    Returns:
+        The folder of its `image.tar` and `image.json`.
+    """
+    copy = folder / "checkout of somebody"
+    argv = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    names = subprocess.run(argv, cwd=repository, check=True, capture_output=True, text=True).stdout
+    for name in names.rstrip("\0").split("\0"):
+        if (repository / name).exists():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(repository / name, copy / name, follow_symlinks=False)
+    (copy / "pants").chmod(0o755)
+    umask = stranger["umask"]
+    assert isinstance(umask, int)
+    env = {name: str(value) for name, value in stranger.items() if name != "umask"}
+    say(f"building {image} as {env['USER']}: {env}, umask {umask:03o}")
+    # fmt: off
+    subprocess.run(
+        ("./pants", "--no-pantsd", "--no-local-cache", "package", image),
+        cwd=copy, check=True, umask=umask, env={
+            **os.environ, **env, "LC_ALL": env["LANG"], "LOGNAME": env["USER"],
+            "HOME": str(folder / "home"), "XDG_CACHE_HOME": str(folder / "home" / "cache"),
+            # Where to find interpreters is a fact of the machine, not of the user.
+            "PYENV_ROOT": os.environ.get("PYENV_ROOT") or str(Path.home() / ".pyenv"),
+        },
+    )
+    # fmt: on
+    return copy / "dist" / image.replace(":", "/")
+
+
+def say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("image", nargs="?", default="images:py311", help="default: %(default)s")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        builds = []
+        for number, stranger in enumerate(STRANGERS):
+            home = Path(folder, "x" * number, str(number))
+            (home / "home").mkdir(parents=True)
+            builds.append(build(Path.cwd(), home, args.image, stranger))
+        for build_folder in builds:
+            image = json.loads((build_folder / "image.json").read_text())
+            print(f"manifest {image['digest']} config {image['config_digest']}")
+        lines = list(differences(*builds))
+    print("\n".join(lines) or f"{args.image}: reproduced")
+    raise SystemExit(bool(lines))
+
+
+if __name__ == "__main__":
+    main()
