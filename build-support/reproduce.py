@@ -29,7 +29,7 @@ def build(repository: Path, folder: Path, image: str, stranger: dict[str, object
     Returns:
         The folder of its `image.tar` and `image.json`.
     """
-    copy = folder / "checkout of somebody"
+    copy = folder / f"checkout-of-{stranger['USER']}"
     argv = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     names = subprocess.run(argv, cwd=repository, check=True, capture_output=True, text=True).stdout
     for name in names.rstrip("\0").split("\0"):

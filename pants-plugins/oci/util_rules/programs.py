@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,7 +71,7 @@ async def uv(setup: SetUp) -> Uv:
 
 @rule
 async def engine() -> Engine:
-    source = importlib.resources.files(oci).joinpath("engine.py").read_bytes()
+    source = Path(oci.__path__[0], "engine.py").read_bytes()
     return Engine(await Get(Digest, CreateDigest([FileContent("engine.py", source)])))
 
 

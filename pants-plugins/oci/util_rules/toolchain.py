@@ -6,9 +6,9 @@ library and packages are compiled by the very interpreter that runs them.
 
 from __future__ import annotations
 
-import importlib.resources
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 
 from pants.core.util_rules.adhoc_binaries import PythonBuildStandaloneBinary
 from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
@@ -76,10 +76,10 @@ class ToolProcess:
 async def tool_sources() -> ToolSources:
     modules = [
         FileContent(f"oci/tool/{file.name}", file.read_bytes())
-        for file in importlib.resources.files(oci.tool).iterdir()
-        if file.name.endswith(".py") and not file.name.endswith("_test.py")
+        for file in sorted(Path(oci.tool.__path__[0]).glob("*.py"))
+        if not file.name.endswith("_test.py")
     ]
-    return ToolSources(await Get(Digest, CreateDigest(sorted(modules, key=lambda m: m.path))))
+    return ToolSources(await Get(Digest, CreateDigest(modules)))
 
 
 @rule
