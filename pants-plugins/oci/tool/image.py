@@ -25,56 +25,16 @@ def write_image(
     `layers` are folders of `layer.tar.gz` and `layer.json`, the lowest first; `run` is the `config`
     object of the image's configuration (Entrypoint, Env, Labels …).
     """
-    described: List[Dict[str, Any]] = [
-        json.loads((layer / "layer.json").read_text()) for layer in layers
-    ]
+    described = [json.loads((layer / "layer.json").read_text()) for layer in layers]
     config = _json(_config(described, platform, run))
-    manifest = _json(
-        {
-            "schemaVersion": 2,
-            "mediaType": f"{OCI}.manifest.v1+json",
-            "config": _descriptor(f"{OCI}.config.v1+json", config),
-            "layers": [
-                {
-                    "mediaType": f"{OCI}.layer.v1.tar+gzip",
-                    "digest": layer["digest"],
-                    "size": layer["size"],
-                }
-                for layer in described
-            ],
-        }
-    )
-    name = reference.rpartition(":")[2]
-    index = {
-        "schemaVersion": 2,
-        "mediaType": f"{OCI}.index.v1+json",
-        "manifests": [
-            {
-                **_descriptor(f"{OCI}.manifest.v1+json", manifest),
-                "platform": _platform(platform),
-                "annotations": {
-                    "io.containerd.image.name": (
-                        f"docker.io/library/{reference}" if "/" not in reference else reference
-                    ),
-                    "org.opencontainers.image.ref.name": name,
-                },
-            }
-        ],
-    }
-    docker = [
-        {
-            "Config": _blob(_digest(config)),
-            "RepoTags": [reference],
-            "Layers": [_blob(layer["digest"]) for layer in described],
-        }
-    ]
+    manifest = _json(_manifest(described, config))
     blobs: Dict[str, Union[bytes, Path]] = {_digest(manifest): manifest, _digest(config): config}
     for layer, path in zip(described, layers):
         blobs[layer["digest"]] = path / "layer.tar.gz"
     with open(folder / "image.tar", "wb") as tar:
         _add(tar, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
-        _add(tar, "index.json", _json(index))
-        _add(tar, "manifest.json", _json(docker))
+        _add(tar, "index.json", _json(_index(manifest, reference, platform)))
+        _add(tar, "manifest.json", _json(_docker_manifest(described, config, reference)))
         for digest, content in sorted(blobs.items()):
             _add(tar, _blob(digest), content)
         tar.write(TAR_END)
@@ -84,11 +44,57 @@ def write_image(
         "config_digest": _digest(config),
         "platform": platform,
         "layers": [
-            {key: value for key, value in layer.items() if key != "inputs"} for layer in described
+            {key: layer[key] for key in ("what", "digest", "diff_id", "size", "unpacked")}
+            for layer in described
         ],
         "inputs": {layer["what"]: layer["inputs"] for layer in described},
     }
-    (folder / "image.json").write_bytes(json.dumps(summary, indent=1).encode() + b"\n")
+    (folder / "image.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def _index(manifest: bytes, reference: str, platform: str) -> Dict[str, Any]:
+    # Engines that keep images in containerd take an image's name from here, written in full.
+    full_name = reference if "/" in reference else f"docker.io/library/{reference}"
+    return {
+        "schemaVersion": 2,
+        "mediaType": f"{OCI}.index.v1+json",
+        "manifests": [
+            {
+                **_descriptor(f"{OCI}.manifest.v1+json", manifest),
+                "platform": _platform(platform),
+                "annotations": {
+                    "io.containerd.image.name": full_name,
+                    "org.opencontainers.image.ref.name": reference.rpartition(":")[2],
+                },
+            }
+        ],
+    }
+
+
+def _manifest(layers: Sequence[Dict[str, Any]], config: bytes) -> Dict[str, Any]:
+    media_type = f"{OCI}.layer.v1.tar+gzip"
+    return {
+        "schemaVersion": 2,
+        "mediaType": f"{OCI}.manifest.v1+json",
+        "config": _descriptor(f"{OCI}.config.v1+json", config),
+        "layers": [
+            {"mediaType": media_type, "digest": layer["digest"], "size": layer["size"]}
+            for layer in layers
+        ],
+    }
+
+
+def _docker_manifest(
+    layers: Sequence[Dict[str, Any]], config: bytes, reference: str
+) -> List[Dict[str, Any]]:
+    """What `docker load` of engines that know no OCI layout reads."""
+    return [
+        {
+            "Config": _blob(_digest(config)),
+            "RepoTags": [reference],
+            "Layers": [_blob(layer["digest"]) for layer in layers],
+        }
+    ]
 
 
 def _config(layers: Sequence[Dict[str, Any]], platform: str, run: Dict[str, Any]) -> Dict[str, Any]:

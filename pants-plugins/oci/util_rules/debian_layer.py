@@ -57,7 +57,7 @@ async def build_debian_layer(request: DebianLayerRequest, toolchain: Toolchain) 
         ToolProcess(
             (
                 "debian",
-                *(f"--what={name}", f"--libdeflate={toolchain.libdeflate}"),
+                *(f"--what={fields.address.target_name}", f"--libdeflate={toolchain.libdeflate}"),
                 f"--inputs={json.dumps(pins)}",
                 f"--triplet={request.platform.triplet}",
                 *(f"--omit={pattern}" for pattern in fields.omit.value or ()),
