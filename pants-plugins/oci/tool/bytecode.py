@@ -23,7 +23,7 @@ def compile_tree(root: Path, prefix: str) -> None:
 
     Files that do not compile (templates, tests of syntax errors) stay as they are, like pip does.
     """
-    files = sorted(root.rglob("*.py"))
+    files = sorted(path for path in root.rglob("*.py") if path.is_file())
     groups = [files[i : i + GROUP] for i in range(0, len(files), GROUP)]
     workers = os.cpu_count() or 1
     sys.stdout.flush()
