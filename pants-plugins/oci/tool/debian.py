@@ -27,12 +27,13 @@ def debian_tree(
     are compiled.
     """
     tree = _unpacked([read_deb(path) for path in debs], omit)
-    whole = _unpacked([read_deb(path) for path in (*base, *debs)], ()) if base else tree
+    below = _unpacked([read_deb(path) for path in base], ())
     if not base:
         for folder in MERGED[:3] + ("lib64",):
             tree.link(folder, f"usr/{folder}")
             tree.folder(f"usr/{folder}")
-    tree.file("etc/ld.so.cache", ld_so_cache(shared_libraries(whole, triplet), triplet))
+    libraries = shared_libraries(Tree({**below.entries, **tree.entries}), triplet)
+    tree.file("etc/ld.so.cache", ld_so_cache(libraries, triplet))
     for link in links:
         path, _, target = link.partition("=")
         tree.link(path, target)
