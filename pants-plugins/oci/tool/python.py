@@ -59,11 +59,10 @@ def _drop_scripts(target: Path) -> None:
     shutil.rmtree(target / "bin", ignore_errors=True)
     (target / ".lock").unlink(missing_ok=True)
     for record in target.glob("*.dist-info/RECORD"):
-        rows = [
-            row for row in csv.reader(io.StringIO(record.read_text())) if "bin/" not in row[0][:9]
-        ]
+        rows = csv.reader(io.StringIO(record.read_text()))
+        kept = sorted(row for row in rows if not row[0].startswith("bin/"))
         out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows(sorted(rows))
+        csv.writer(out, lineterminator="\n").writerows(kept)
         record.write_text(out.getvalue())
 
 
