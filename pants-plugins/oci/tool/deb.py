@@ -36,7 +36,8 @@ class Deb:
                 if path == ".":
                     continue
                 if member.isdir():
-                    tree.add(path, Entry(member.mode))
+                    # The sticky bit of /tmp stays.
+                    tree.add(path, Entry(member.mode & 0o1777))
                 elif member.issym():
                     tree.link(path, member.linkname)
                 elif member.islnk():
