@@ -10,7 +10,9 @@ import argparse
 import gzip
 import json
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -21,6 +23,9 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 
 # Unpacked images to keep for bubblewrap, the youngest first.
 KEPT = 3
+
+# How Docker and Podman exit when it was they who failed, and not the command in the container.
+NOT_STARTED = (125, 126)
 
 Command = List[str]
 
@@ -93,7 +98,10 @@ def podman(run: Run) -> Optional[Command]:
         return None
     say(f"running {run.image.reference} on Podman {version}")
     _load("podman", run.image, run.image.id)
-    return ["podman", *run.options(), run.image.id, *run.args]
+    # Podman would raise these limits, for which it lacks the right where it is nested in a container.
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    limits = [f"--ulimit=nofile={files}:{files}", "--ulimit=nproc=32768:32768"]
+    return ["podman", *run.options(), *limits, run.image.id, *run.args]
 
 
 def bubblewrap(run: Run) -> Optional[Command]:
@@ -217,15 +225,24 @@ def main() -> None:
     parser.add_argument("args", nargs=argparse.REMAINDER)
     args = parser.parse_args()
     run = Run(Image(args.archive), args.entrypoint, args.args, Path.cwd(), args.bubblewrap)
+    # The container has the terminal: it is the one to interrupt.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in args.engine:
         command = ENGINES[name](run)
-        if command is not None:
-            sys.stdout.flush()
-            os.execvp(command[0], command)
+        if command is None:
+            continue
+        code = subprocess.call(command, preexec_fn=_heed_interrupts)
+        if code not in NOT_STARTED:
+            raise SystemExit(code if code >= 0 else 128 - code)
+        say(f"{name} could not start a container")
     raise SystemExit(
         f"No container engine works here; tried {', '.join(args.engine)}. Install Docker or Podman and "
         "start it, or allow unprivileged user namespaces for bubblewrap."
     )
+
+
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 if __name__ == "__main__":
