@@ -10,15 +10,27 @@ class ImagePlatform:
     name: str
     debian: str
     triplet: str
+    loader: str
     wheels: str
 
 
 # Bookworm's glibc is 2.36: wheels for any older one fit.
 PLATFORMS = {
-    "linux/amd64": ImagePlatform(
-        "linux/amd64", "amd64", "x86_64-linux-gnu", "x86_64-manylinux_2_36"
-    ),
-    "linux/arm64": ImagePlatform(
-        "linux/arm64", "arm64", "aarch64-linux-gnu", "aarch64-manylinux_2_36"
-    ),
+    platform.name: platform
+    for platform in (
+        ImagePlatform(
+            name="linux/amd64",
+            debian="amd64",
+            triplet="x86_64-linux-gnu",
+            loader="ld-linux-x86-64.so.2",
+            wheels="x86_64-manylinux_2_36",
+        ),
+        ImagePlatform(
+            name="linux/arm64",
+            debian="arm64",
+            triplet="aarch64-linux-gnu",
+            loader="ld-linux-aarch64.so.1",
+            wheels="aarch64-manylinux_2_36",
+        ),
+    )
 }

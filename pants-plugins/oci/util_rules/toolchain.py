@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pants.core.util_rules.adhoc_binaries import PythonBuildStandaloneBinary
-from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
 from pants.engine.fs import (
     CreateDigest,
     Digest,
@@ -20,7 +19,7 @@ from pants.engine.fs import (
     RemovePrefix,
 )
 from pants.engine.process import Process, ProcessResult
-from pants.engine.rules import Get, MultiGet, collect_rules, rule
+from pants.engine.rules import Get, collect_rules, rule
 from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
 
@@ -46,15 +45,8 @@ class Toolchain:
     def python(self) -> tuple[str, ...]:
         """The command that starts the interpreter, wherever it lies, with its own C library."""
         libraries = f"toolchain/usr/lib/{self.platform.triplet}"
-        loader = (
-            "ld-linux-x86-64.so.2" if self.platform.debian == "amd64" else "ld-linux-aarch64.so.1"
-        )
-        return (
-            f"{libraries}/{loader}",
-            "--library-path",
-            libraries,
-            "toolchain/usr/bin/python3.11",
-        )
+        loader = f"{libraries}/{self.platform.loader}"
+        return (loader, "--library-path", libraries, "toolchain/usr/bin/python3.11")
 
     @property
     def libdeflate(self) -> str:
@@ -123,17 +115,15 @@ _RUN = "import sys; sys.path.insert(0, '.'); from oci.tool.__main__ import main;
 
 
 @rule
-async def tool_process(request: ToolProcess, toolchain: Toolchain, sources: ToolSources) -> Process:
-    network, input_digest = await MultiGet(
-        Get(EnvironmentVars, EnvironmentVarsRequest(("PATH",))),
-        Get(Digest, MergeDigests((request.input_digest, sources.digest))),
-    )
+async def tool_process(
+    request: ToolProcess, toolchain: Toolchain, sources: ToolSources
+) -> Process:
     return Process(
         (*toolchain.python, "-sSEB", "-c", _RUN, *request.argv),
-        input_digest=input_digest,
+        input_digest=await Get(Digest, MergeDigests((request.input_digest, sources.digest))),
         immutable_input_digests={"toolchain": toolchain.digest},
         # Sets are marshalled in the order of their hashes.
-        env={**network, **request.env, "PYTHONHASHSEED": "0"},
+        env={**request.env, "PYTHONHASHSEED": "0"},
         append_only_caches=request.append_only_caches,
         output_directories=("out",),
         description=request.description,
