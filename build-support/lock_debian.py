@@ -85,8 +85,9 @@ def host_mirror(suite: str) -> str:
         "$(CODENAME) $(REPO_URI)",
         "Created-By: Packages",
     )
-    targets = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    for codename, uri in (line.split() for line in targets.splitlines()):
+    targets = subprocess.run(argv, capture_output=True, text=True).stdout
+    # A repository need not have a codename.
+    for codename, _, uri in (line.partition(" ") for line in targets.splitlines()):
         if codename == suite:
             return uri
     raise SystemExit(f"This host's apt knows no mirror of {suite}: set DEBIAN_MIRROR to one.")
