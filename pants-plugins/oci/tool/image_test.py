@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oci.tool.image import write_image
+from oci.tool.layer import EPOCH, Tree, write_layer
+
+RUN = {"Entrypoint": ["/usr/bin/python3"], "Env": ["LANG=C.UTF-8"]}
+
+
+def layer(folder: Path, what: str, content: str) -> Path:
+    folder.mkdir()
+    tree = Tree()
+    tree.file("etc/content", content)
+    write_layer(tree, folder, what, {what: "1"}, lambda data: gzip.compress(data, mtime=0))
+    return folder
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> list[Path]:
+    """The first and the last hold the same."""
+    contents = {"os": "same", "python": "other", "copy": "same"}
+    return [layer(tmp_path / what, what, content) for what, content in contents.items()]
+
+
+class Image:
+    def __init__(self, layers: list[Path], folder: Path, reference: str = "tiny:1.0") -> None:
+        folder.mkdir()
+        write_image(layers, reference, "linux/arm64", RUN, folder)
+        self.summary = json.loads((folder / "image.json").read_text())
+        self.archive = (folder / "image.tar").read_bytes()
+        with tarfile.open(fileobj=io.BytesIO(self.archive)) as tar:
+            self.members = tar.getmembers()
+            self.files = {m.name: tar.extractfile(m).read() for m in self.members}  # type: ignore
+        self.index = json.loads(self.files["index.json"])
+        self.manifest = self.blob(self.index["manifests"][0])
+        self.config = self.blob(self.manifest["config"])
+
+    def blob(self, descriptor: dict[str, Any]) -> Any:
+        content = self.files[f"blobs/{descriptor['digest'].replace(':', '/')}"]
+        assert len(content) == descriptor["size"]
+        return json.loads(content)
+
+
+def test_every_blob_is_what_its_name_says(layers: list[Path], tmp_path: Path) -> None:
+    image = Image(layers, tmp_path / "image")
+    blobs = {name: content for name, content in image.files.items() if name.startswith("blobs/")}
+    assert blobs.keys() == {f"blobs/sha256/{hashlib.sha256(b).hexdigest()}" for b in blobs.values()}
+
+
+def test_equal_layers_are_stored_once(layers: list[Path], tmp_path: Path) -> None:
+    image = Image(layers, tmp_path / "image")
+    assert len(image.manifest["layers"]) == len(image.config["rootfs"]["diff_ids"]) == 3
+    stored = [member.name for member in image.members if member.name.startswith("blobs/")]
+    assert len(stored) == len({*stored}) == 2 + len(["manifest", "config"])
+
+
+def test_manifest_and_configuration_describe_the_layers(layers: list[Path], tmp_path: Path) -> None:
+    image = Image(layers, tmp_path / "image")
+    packed = [(folder / "layer.tar.gz").read_bytes() for folder in layers]
+    assert image.manifest["layers"] == [
+        {
+            "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+            "digest": f"sha256:{hashlib.sha256(content).hexdigest()}",
+            "size": len(content),
+        }
+        for content in packed
+    ]
+    assert image.config["rootfs"]["diff_ids"] == [
+        f"sha256:{hashlib.sha256(gzip.decompress(content)).hexdigest()}" for content in packed
+    ]
+    assert [entry["created_by"] for entry in image.config["history"]] == ["os", "python", "copy"]
+    assert (image.config["os"], image.config["architecture"]) == ("linux", "arm64")
+    assert image.index["manifests"][0]["platform"] == {"os": "linux", "architecture": "arm64"}
+    assert image.config["config"] == RUN
+
+
+def test_docker_finds_the_same_image(layers: list[Path], tmp_path: Path) -> None:
+    image = Image(layers, tmp_path / "image")
+    (docker,) = json.loads(image.files["manifest.json"])
+    assert docker["RepoTags"] == ["tiny:1.0"]
+    assert json.loads(image.files[docker["Config"]]) == image.config
+    digests = [f"sha256:{Path(path).name}" for path in docker["Layers"]]
+    assert digests == [described["digest"] for described in image.manifest["layers"]]
+    assert {*docker["Layers"]} <= image.files.keys()
+
+
+def test_the_summary_agrees_with_the_archive(layers: list[Path], tmp_path: Path) -> None:
+    image = Image(layers, tmp_path / "image")
+    described = [json.loads((folder / "layer.json").read_text()) for folder in layers]
+    assert image.summary == {
+        "reference": "tiny:1.0",
+        "digest": image.index["manifests"][0]["digest"],
+        "config_digest": image.manifest["config"]["digest"],
+        "platform": "linux/arm64",
+        "inputs": {what: {what: "1"} for what in ("os", "python", "copy")},
+        "layers": [
+            {key: each[key] for key in ("what", "digest", "diff_id", "size", "unpacked")}
+            for each in described
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    "reference, name, tag",
+    [
+        ("tiny:1.0", "docker.io/library/tiny:1.0", "1.0"),
+        (
+            "registry.invalid:5000/team/tiny:latest",
+            "registry.invalid:5000/team/tiny:latest",
+            "latest",
+        ),
+    ],
+)
+def test_names(layers: list[Path], tmp_path: Path, reference: str, name: str, tag: str) -> None:
+    annotations = Image(layers, tmp_path / "image", reference).index["manifests"][0]["annotations"]
+    assert annotations == {
+        "io.containerd.image.name": name,
+        "org.opencontainers.image.ref.name": tag,
+    }
+
+
+def test_the_name_does_not_change_the_digest(layers: list[Path], tmp_path: Path) -> None:
+    one, two = Image(layers, tmp_path / "1"), Image(layers, tmp_path / "2", "other:2.0")
+    assert one.summary["digest"] == two.summary["digest"]
+
+
+def test_the_archive_says_nothing_of_who_made_it(layers: list[Path], tmp_path: Path) -> None:
+    one, two = Image(layers, tmp_path / "1"), Image(layers, tmp_path / "2")
+    assert one.archive == two.archive
+    facts = {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in one.members}
+    assert facts == {(EPOCH, 0, 0, "", "", 0o644)}
