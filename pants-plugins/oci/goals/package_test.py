@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pants.core.goals.package import BuiltPackage
+from pants.engine.addresses import Address
+from pants.engine.fs import DigestContents
+
+from oci.goals.package import PackageImageFieldSet
+from oci.testutil.debs import make_deb
+from oci.testutil.image_runner import image_runner
+
+PACKAGES = {
+    "tiny-libs": make_deb("tiny-libs", {"lib/x86_64-linux-gnu/libtiny.so.1": ""}),
+    "tiny": make_deb("tiny", {"usr/lib/tiny/mod.py": "a = 1\n", "usr/share/man/tiny.1": ""}),
+}
+LOCKED = [
+    {
+        "name": name,
+        "version": "1",
+        "architecture": "all",
+        "path": f"pool/{name}.deb",
+        "sha256": hashlib.sha256(deb).hexdigest(),
+        "size": len(deb),
+        "set": name,
+    }
+    for name, deb in PACKAGES.items()
+]
+BUILD = """
+debian_layer(name="libs", lock="tiny.lock", set="tiny-libs")
+
+debian_layer(
+    name="program",
+    lock="tiny.lock",
+    set="tiny",
+    base=["tiny-libs"],
+    omit=["usr/share"],
+    symlinks={"usr/bin/tiny": "../lib/tiny/mod.py"},
+)
+
+oci_image(
+    name="image",
+    repository="team/tiny",
+    image_tag="1.0",
+    layers=[":libs", ":program"],
+    entrypoint=["/usr/bin/tiny", "--run"],
+    env={"B": "2", "A": "1"},
+    labels={"who": "me"},
+)
+"""
+
+
+def packaged(mirror: Path) -> dict[str, bytes]:
+    runner = image_runner(mirror=f"file://{mirror}")
+    lock = json.dumps({"suite": "tiny-suite", "packages": LOCKED})
+    runner.write_files({"images/BUILD": BUILD, "tiny.lock": lock})
+    target = runner.get_target(Address("images", target_name="image"))
+    package = runner.request(BuiltPackage, [PackageImageFieldSet.create(target)])
+    files = runner.request(DigestContents, [package.digest])
+    assert {artifact.relpath for artifact in package.artifacts} == {file.path for file in files}
+    return {file.path: file.content for file in files}
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mirror")
+    (folder / "pool").mkdir()
+    for name, deb in PACKAGES.items():
+        (folder / f"pool/{name}.deb").write_bytes(deb)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(mirror: Path) -> dict[str, bytes]:
+    return packaged(mirror)
+
+
+@pytest.fixture(scope="module")
+def summary(files: dict[str, bytes]) -> Any:
+    return json.loads(files["images/image/image.json"])
+
+
+def blob(files: dict[str, bytes], digest: str) -> bytes:
+    with tarfile.open(fileobj=io.BytesIO(files["images/image/image.tar"])) as tar:
+        content = tar.extractfile(f"blobs/{digest.replace(':', '/')}")
+        assert content is not None
+        return content.read()
+
+
+def test_an_archive_and_its_description_are_written(files: dict[str, bytes]) -> None:
+    assert files.keys() == {"images/image/image.tar", "images/image/image.json"}
+
+
+def test_another_build_gives_the_same_bytes(mirror: Path, files: dict[str, bytes]) -> None:
+    assert packaged(mirror) == files
+
+
+def test_the_description_names_layers_and_pins(summary: Any) -> None:
+    assert (summary["reference"], summary["platform"]) == ("team/tiny:1.0", "linux/amd64")
+    assert [layer["what"] for layer in summary["layers"]] == ["libs", "program"]
+    assert summary["inputs"] == {
+        layer: {package["name"]: f"1 sha256:{package['sha256']}"}
+        for layer, package in zip(("libs", "program"), LOCKED)
+    }
+
+
+def test_the_configuration_is_what_the_target_says(files: dict[str, bytes], summary: Any) -> None:
+    assert json.loads(blob(files, summary["config_digest"]))["config"] == {
+        "Entrypoint": ["/usr/bin/tiny", "--run"],
+        "Env": ["A=1", "B=2"],
+        "Labels": {"who": "me"},
+        "WorkingDir": "/",
+    }
+
+
+def test_a_layer_holds_what_its_target_says(files: dict[str, bytes], summary: Any) -> None:
+    content = blob(files, summary["layers"][1]["digest"])
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as tar:
+        held = {member.name for member in tar if not member.isdir()}
+    assert held == {
+        "etc/ld.so.cache",
+        "usr/bin/tiny",
+        "usr/lib/tiny/__pycache__/mod.cpython-311.pyc",
+        "usr/lib/tiny/mod.py",
+        "var/lib/dpkg/status.d/tiny",
+    }

@@ -1,0 +1,53 @@
+"""A RuleRunner that builds layers and images, with the toolchain that this repository locks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pants.backend.python.target_types import PythonSourcesGeneratorTarget, PythonSourceTarget
+from pants.backend.python.target_types_rules import rules as python_target_rules
+from pants.backend.python.util_rules import python_sources
+from pants.core.goals.package import BuiltPackage
+from pants.engine.rules import QueryRule
+from pants.testutil.rule_runner import RuleRunner
+
+from oci import register
+from oci.goals.package import PackageImageFieldSet
+from oci.util_rules.debian_packages import DebianMirrors, SuiteMirrorsRequest
+from oci.util_rules.layer import Layer, LayerOf
+
+LOCK = "3rdparty/debian/bookworm.lock"
+
+
+def image_runner(*, mirror: str = "") -> RuleRunner:
+    """Looks for Debian packages at `mirror` first, then where this machine finds bookworm's.
+
+    What was downloaded is kept; what was built is built again.
+    """
+    runner = RuleRunner(
+        rules=[
+            *register.rules(),
+            *python_sources.rules(),
+            *python_target_rules(),
+            QueryRule(BuiltPackage, [PackageImageFieldSet]),
+            QueryRule(DebianMirrors, [SuiteMirrorsRequest]),
+            QueryRule(Layer, [LayerOf]),
+        ],
+        target_types=[
+            *register.target_types(),
+            PythonSourcesGeneratorTarget,
+            PythonSourceTarget,
+        ],
+        ca_certs_path=os.environ.get("SSL_CERT_FILE"),
+        bootstrap_args=["--no-local-cache"],
+    )
+    runner.write_files({LOCK: Path(LOCK).read_text()})
+    runner.set_options([], env_inherit={"DEBIAN_MIRROR"})
+    bookworm = runner.request(DebianMirrors, [SuiteMirrorsRequest("bookworm")]).addresses
+    runner.set_options(
+        ["--source-root-patterns=/src", "--python-infer-use-rust-parser"],
+        env={"DEBIAN_MIRROR": " ".join((mirror, *bookworm))},
+        env_inherit={"PATH", "PYENV_ROOT", "HOME"},
+    )
+    return runner
