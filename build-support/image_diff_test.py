@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+
 from image_diff import differences
 
 
@@ -66,7 +67,10 @@ def test_each_file_is_named_with_its_layer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"layers": {"os": tar({"etc/os-release": b"bookworm"}, mode=0o755)}}, "mode 0o644 / 0o755"),
+        (
+            {"layers": {"os": tar({"etc/os-release": b"bookworm"}, mode=0o755)}},
+            "mode 0o644 / 0o755",
+        ),
         ({"layers": {"os": OS}, "level": 1}, "compressed differently"),
         ({"layers": {"os": OS}, "config": "ENV"}, "another configuration"),
         ({"layers": {"os": OS, "code": CODE}}, "layer code: only in"),

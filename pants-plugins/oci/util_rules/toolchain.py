@@ -115,9 +115,7 @@ _RUN = "import sys; sys.path.insert(0, '.'); from oci.tool.__main__ import main;
 
 
 @rule
-async def tool_process(
-    request: ToolProcess, toolchain: Toolchain, sources: ToolSources
-) -> Process:
+async def tool_process(request: ToolProcess, toolchain: Toolchain, sources: ToolSources) -> Process:
     return Process(
         (*toolchain.python, "-sSEB", "-c", _RUN, *request.argv),
         input_digest=await Get(Digest, MergeDigests((request.input_digest, sources.digest))),
