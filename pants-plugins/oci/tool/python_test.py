@@ -29,7 +29,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     files = {
         "tiny/__init__.py": "a = 1\n",
         "tiny/bin/data": "",
-        "tiny-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1\n",
+        "tiny-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1\nRequires-Dist: big\n",
         "tiny-1.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: false\n",
         "tiny-1.dist-info/entry_points.txt": "[console_scripts]\ntiny = tiny:main\n",
     }
@@ -41,9 +41,9 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / WHEEL
 
 
-def install(wheel: Path, version: str = "3.11", sha256: str = "") -> Tree:
-    sha256 = sha256 or hashlib.sha256(wheel.read_bytes()).hexdigest()
-    Path("pins.txt").write_text(f"tiny==1 --hash=sha256:{sha256}\n")
+def install(wheel: Path, version: str = "3.11", pin: str = "") -> Tree:
+    pin = pin or f"tiny==1 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
+    Path("pins.txt").write_text(f"{pin}\n")
     image = (version, "x86_64-manylinux_2_36", SITE_PACKAGES)
     return installed_tree(Path("pins.txt"), Path(find_uv_bin()), sys.executable, *image)
 
@@ -59,20 +59,21 @@ def test_packages_are_compiled_and_have_no_console_scripts(wheel: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "pin, says",
+    "arguments, says",
     [
-        ({"version": "3.12"}, "tiny"),
-        ({"sha256": "0" * 64}, "Hash mismatch for `tiny==1`"),
+        ({"version": "3.12"}, "no wheels with a matching Python"),
+        ({"pin": f"tiny==1 --hash=sha256:{'0' * 64}"}, "Hash mismatch for `tiny==1`"),
+        ({"pin": "tiny==1"}, "all requirements must have a hash"),
     ],
-    ids=["no-fitting-wheel", "another-hash"],
+    ids=["no-fitting-wheel", "another-hash", "no-hash"],
 )
 def test_a_package_that_cannot_be_installed(
-    wheel: Path, capfd: pytest.CaptureFixture[str], pin: dict[str, str], says: str
+    wheel: Path, capfd: pytest.CaptureFixture[str], arguments: dict[str, str], says: str
 ) -> None:
     with pytest.raises(
         SystemExit, match="^uv could not install pins.txt for Python 3.1.*; see above"
     ):
-        install(wheel, **pin)
+        install(wheel, **arguments)
     assert says in capfd.readouterr().err
 
 
