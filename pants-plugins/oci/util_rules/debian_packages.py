@@ -16,7 +16,7 @@ from pants.engine.fs import (
     MergeDigests,
     PathGlobs,
 )
-from pants.engine.rules import Get, MultiGet, _uncacheable_rule, collect_rules, rule
+from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.option.global_options import GlobMatchErrorBehavior
 
 from oci.util_rules.platform import ImagePlatform
@@ -76,8 +76,8 @@ class DebianFile:
     digest: Digest
 
 
-# The answer may change between two runs, and asking is cheap.
-@_uncacheable_rule
+# Asking apt takes a second, so its answer is kept as long as pantsd lives.
+@rule
 async def suite_mirrors(request: SuiteMirrorsRequest) -> DebianMirrors:
     env = await Get(EnvironmentVars, EnvironmentVarsRequest(("DEBIAN_MIRROR",)))
     return DebianMirrors(tuple(env.get("DEBIAN_MIRROR", "").split()) or _apt_mirrors(request.suite))
