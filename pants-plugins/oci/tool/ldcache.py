@@ -15,7 +15,7 @@ from .layer import Tree
 
 # FLAG_ELF_LIBC6 with the ABI's own flag (glibc, sysdeps/generic/ldconfig.h).
 FLAGS = {"x86_64-linux-gnu": 0x0303, "aarch64-linux-gnu": 0x0A03}
-LIBRARY = re.compile(r"(lib|ld-)[^/]*\.so\.[^/]*$")
+LIBRARY = re.compile(r"(lib|ld-)[^/]*\.so(\.[^/]*)?$")
 LITTLE_ENDIAN = 2
 
 
@@ -27,9 +27,12 @@ def shared_libraries(tree: Tree, triplet: str) -> Dict[str, str]:
         for path, entry in tree.entries.items()
         if posixpath.dirname(path) == folder and LIBRARY.match(posixpath.basename(path))
     }
-    # A versioned file that a soname points to is not itself a soname (Debian Policy 8.1).
-    versioned = {entry.target for entry in names.values() if entry.target is not None}
-    return {name: f"/lib/{triplet}/{name}" for name in names if name not in versioned}
+    # Of a file's names the soname is the one that the file itself holds, among its strings.
+    return {
+        name: f"/lib/{triplet}/{name}"
+        for name, entry in names.items()
+        if (file := names.get(entry.target or name)) and b"\0%b\0" % name.encode() in file.read()
+    }
 
 
 def ld_so_cache(libraries: Dict[str, str], triplet: str) -> bytes:
