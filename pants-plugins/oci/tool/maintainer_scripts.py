@@ -55,6 +55,7 @@ def time_zone(tree: Tree) -> None:
 DONE_HERE: Dict[str, Callable[[Tree], None]] = {
     "base-files": standard_folders,
     "ca-certificates": ca_bundle,
+    "coreutils": nothing,  # a second name for touch
     "libc-bin": name_services,
     "libc6": nothing,  # restarts services after an upgrade
     "libpython3.11-minimal": nothing,  # checks for sitecustomize.py
