@@ -26,7 +26,9 @@ import stat
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
+import warnings
 import zoneinfo
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,7 +36,7 @@ from pathlib import Path
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 # All that can be started by name: neither a shell nor a compiler nor a package manager.
-PROGRAMS = {"python3", f"python{MINOR}", f"pdb{MINOR}", "ldconfig"}
+PROGRAMS = {"python3", f"python{MINOR}", f"pdb{MINOR}", "cat", "ldconfig"}
 
 # Modules that distributions declare and do not have at their top level.
 NOT_TOP_LEVEL = {"__dummy__", "_catboost", "_hnsw"}
@@ -87,6 +89,17 @@ def ctypes_finds_libraries_by_name() -> None:
 
 
 @check
+def the_loaders_cache_is_what_ldconfig_makes() -> None:
+    def listed(cache: str) -> set[str]:
+        return {line for line in ldconfig("-p", "-C", cache).splitlines() if "=>" in line}
+
+    with tempfile.TemporaryDirectory() as folder:
+        ldconfig("-X", "-C", f"{folder}/ld.so.cache")
+        ours, real = listed("/etc/ld.so.cache"), listed(f"{folder}/ld.so.cache")
+    assert ours and ours == real, f"differs in {sorted(ours ^ real)}"
+
+
+@check
 def text_is_utf8() -> None:
     locale.setlocale(locale.LC_ALL, "")
     assert locale.nl_langinfo(locale.CODESET) == "UTF-8", locale.nl_langinfo(locale.CODESET)
@@ -135,9 +148,11 @@ def packages_are_found_without_environment_variables() -> None:
 
 
 @check
-def processes_share_work() -> None:
-    import joblib
-
+def processes_share_work_among_the_cores() -> None:
+    joblib = importlib.import_module("joblib")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert joblib.cpu_count(only_physical_cores=True) >= 1
     assert joblib.Parallel(n_jobs=2)(joblib.delayed(abs)(-n) for n in range(4)) == [0, 1, 2, 3]
 
 
@@ -167,7 +182,7 @@ def every_module_is_compiled_and_never_checked_again() -> None:
 @check
 def scanners_find_every_debian_package() -> None:
     inputs = json.loads(Path("image.json").read_text())["inputs"]
-    pins = {**inputs["os"], **inputs["python3.11"]}
+    pins = {**inputs["os"], **inputs["cpython311"]}
     status = Path("/var/lib/dpkg/status.d")
     found = {file.name for file in status.iterdir() if file.suffix != ".md5sums"}
     assert found == set(pins), found ^ set(pins)
@@ -196,6 +211,11 @@ def files(folder: str = "/") -> Iterator[tuple[Path, int]]:
             yield Path(entry.path), entry.stat(follow_symlinks=False).st_mode
             if entry.is_dir(follow_symlinks=False):
                 yield from files(entry.path)
+
+
+def ldconfig(*args: str) -> str:
+    argv = ("/usr/sbin/ldconfig", *args)
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
 
 
 def main() -> None:
