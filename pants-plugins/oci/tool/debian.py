@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Iterable, Sequence
 
 from . import maintainer_scripts
@@ -50,9 +50,10 @@ def _unpacked(debs: Sequence[Deb], omit: Sequence[str]) -> Tree:
         if "md5sums" in deb.control:
             tree.file(f"var/lib/dpkg/status.d/{deb.name}.md5sums", deb.control["md5sums"])
     maintainer_scripts.apply(debs, tree)
-    for path in [path for path in tree.entries if _matches(path, omit)]:
-        del tree.entries[path]
-    return tree
+    kept = {path for path in tree.entries if not _matches(path, omit)}
+    # What is taken back in keeps the folders it lies in.
+    kept |= {str(folder) for path in kept for folder in PurePosixPath(path).parents}
+    return Tree({path: entry for path, entry in tree.entries.items() if path in kept})
 
 
 def _matches(path: str, patterns: Sequence[str]) -> bool:
