@@ -1,0 +1,202 @@
+"""Models that were trained and pickled elsewhere run in the image by the command that users know, and
+its exit code says whose fault a failure is. On Docker; where none answers, on bubblewrap."""
+
+from __future__ import annotations
+
+import email
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlencode
+
+import cloudpickle
+import pandas as pd
+import pytest
+import uv
+
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of models, of an environment with the packages of the lock."""
+    folder = tmp_path_factory.mktemp("trained")
+    environment = tmp_path_factory.mktemp("environment")
+    python = environment / "bin" / "python"
+    pins = [f"--requirement=3rdparty/python/py311-{kind}.txt" for kind in ("predictor", "models")]
+    for argv in (
+        [uv.find_uv_bin(), "venv", "--quiet", "--clear", "--python", sys.executable, environment],
+        [
+            uv.find_uv_bin(),
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            python,
+            "--require-hashes",
+            *pins,
+        ],
+        [python, "tests/train_models.py", folder],
+    ):
+        subprocess.run(argv, check=True)
+    shutil.rmtree(environment)
+    yield folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    """The user's folder: models and data, and nothing predicted yet."""
+    return Path(shutil.copytree(trained, tmp_path, dirs_exist_ok=True))
+
+
+@pytest.fixture(scope="session")
+def command(request: pytest.FixtureRequest) -> Callable[[Path], list[str]]:
+    """What comes before the predictor's own flags."""
+    try:
+        image = request.getfixturevalue("docker_image")
+    except pytest.skip.Exception:
+        engine = request.getfixturevalue("engine")
+        return lambda folder: engine("bubblewrap")
+    # The documented command; the network is for the tests' server on this machine.
+    network = "--network=host"
+    return lambda folder: [
+        *("docker", "run", "-i", "--rm", "-v", f"{folder}:{folder}", network, image)
+    ]
+
+
+@pytest.fixture
+def predict(folder: Path, command: Callable[[Path], list[str]]) -> Callable[..., Done]:
+    """Runs the predictor on the folder's live data; later flags win."""
+    local = [f"--dataset={folder}/live.parquet", f"--output_dir={folder}"]
+    local += [f"--benchmarks={folder}/live_benchmark_models.parquet"]
+
+    def predict(model: object, *flags: str) -> Done:
+        argv = [*command(folder), "--debug", "--model", str(model), *local, *flags]
+        return subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=300)
+
+    return predict
+
+
+def predicted(folder: Path) -> pd.DataFrame:
+    (csv,) = folder.glob("live_predictions-*.csv")
+    assert csv.read_text().startswith("id,prediction\n")
+    return pd.read_csv(csv, index_col="id")
+
+
+def expected(folder: Path, model: str) -> pd.DataFrame:
+    return pd.read_csv(folder / f"{model}.expected.csv", index_col="id")
+
+
+@pytest.mark.parametrize("arguments", ["", "-benchmarks"])
+@pytest.mark.parametrize("library", ["lightgbm", "xgboost", "sklearn"])
+def test_a_model_predicts_what_it_did_where_it_was_trained(library, arguments, folder, predict):
+    done = predict(folder / f"{library}{arguments}.pkl")
+    assert done.returncode == 0, done.stderr
+    predictions = predicted(folder)
+    pd.testing.assert_frame_equal(predictions, expected(folder, f"{library}{arguments}"))
+    assert len(predictions) == 200
+    assert predictions["prediction"].between(0, 1).all()
+    assert "Warning" not in done.stderr
+
+
+def raises(live_features):
+    raise ArithmeticError("no luck today")
+
+
+def above_one(live_features):
+    return pd.DataFrame({"prediction": range(len(live_features))}, live_features.index)
+
+
+def imports_what_is_not_there(live_features):
+    import module_of_mine  # pants: no-infer-dep
+
+    return module_of_mine.predict(live_features)
+
+
+@pytest.mark.parametrize(
+    "model, code, says",
+    [
+        (raises, 1, "model_error: the model raised ArithmeticError: no luck today"),
+        (above_one, 3, "invalid_submission_values: .* between 0 and 1"),
+        (imports_what_is_not_there, 6, "the model imports 'module_of_mine'"),
+    ],
+)
+def test_the_exit_code_and_a_message_say_what_is_wrong(model, code, says, folder, predict):
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    (folder / "model.pkl").write_bytes(cloudpickle.dumps(model))
+    done = predict(folder / "model.pkl")
+    assert done.returncode == code, done.stderr
+    assert re.search(says, done.stderr)
+    assert not list(folder.glob("live_predictions-*.csv"))
+
+
+def test_a_model_that_is_not_there_is_a_usage_error(folder, predict):
+    done = predict(folder / "gone.pkl")
+    assert done.returncode == 2
+    assert f"--model {folder}/gone.pkl does not exist" in done.stderr
+
+
+class Storage(ThreadingHTTPServer):
+    """Serves a folder, and takes forms as a presigned S3 POST does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.uploads: list[list[tuple[str, bytes]]] = []
+        super().__init__(("127.0.0.1", 0), partial(Requests, directory=str(folder)))
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Requests(SimpleHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        form = email.message_from_bytes(
+            f"Content-Type: {self.headers['Content-Type']}\n\n".encode() + body
+        )
+        fields = [
+            (
+                str(part.get_param("name", header="Content-Disposition")),
+                part.get_payload(decode=True),
+            )
+            for part in form.get_payload()
+        ]
+        self.server.uploads.append(fields)  # type: ignore[attr-defined]
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def storage(trained: Path) -> Iterator[Storage]:
+    with Storage(trained) as storage:
+        threading.Thread(target=storage.serve_forever, daemon=True).start()
+        yield storage
+        storage.shutdown()
+
+
+def test_presigned_addresses_bring_the_model_and_take_the_predictions(folder, predict, storage):
+    for path in folder.iterdir():
+        path.unlink()
+    fields = {"key": "of/user 1.csv", "policy": "e30=", "x-amz-signature": "s3cret"}
+    done = predict(
+        f"{storage.url}/xgboost-benchmarks.pkl?signature=s3cret",
+        f"--dataset={storage.url}/live.parquet?signature=s3cret",
+        f"--benchmarks={storage.url}/live_benchmark_models.parquet?signature=s3cret",
+        f"--post_url={storage.url}/bucket",
+        f"--post_data={urlencode(fields)}",
+    )
+    assert done.returncode == 0, done.stderr
+    (upload,) = storage.uploads
+    (csv,) = folder.glob("live_predictions-*.csv")
+    # S3 ignores what comes after the file.
+    assert upload == [
+        *((name, value.encode()) for name, value in fields.items()),
+        ("file", csv.read_bytes()),
+    ]
+    assert "s3cret" not in done.stderr
