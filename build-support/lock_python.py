@@ -97,9 +97,15 @@ def requirement(package: Package, marker: BaseMarker) -> str:
     return " \\\n    ".join([line, *(f"--hash={digest}" for digest in hashes)]) + "\n"
 
 
+def drop_descriptions(lock: Path) -> None:
+    """Nothing reads packages' descriptions, and some name hosts, which no file here may."""
+    lock.write_text(re.sub(r"(?m)^description = .*$", 'description = ""', lock.read_text()))
+
+
 def lock(root: Path, update: bool) -> None:
     index = create_command("install").parser.get_default_values().index_url
     relock(root, index, update)
+    drop_descriptions(root / "poetry.lock")
     files = exports(root)
     files[PANTS_TXT] = notice(PANTS_IN) + compile_pants(root, index, update)
     for path, content in files.items():

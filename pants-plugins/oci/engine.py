@@ -54,8 +54,8 @@ class Image:
                 with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as files:
                     for member in files:
                         # A later layer may replace a file; folders stay writable to unpack into.
-                        if not member.isdir():
-                            (root / member.name).unlink(missing_ok=True)
+                        if not member.isdir() and os.path.lexists(root / member.name):
+                            os.unlink(root / member.name)
                         files.extract(member, root, set_attrs=not member.isdir())
 
 

@@ -27,12 +27,15 @@ def shared_libraries(tree: Tree, triplet: str) -> Dict[str, str]:
         for path, entry in tree.entries.items()
         if posixpath.dirname(path) == folder and LIBRARY.match(posixpath.basename(path))
     }
-    # Of a file's names the soname is the one that the file itself holds, among its strings.
-    return {
-        name: f"/lib/{triplet}/{name}"
-        for name, entry in names.items()
-        if (file := names.get(entry.target or name)) and b"\0%b\0" % name.encode() in file.read()
-    }
+    found = {}
+    for name in names:
+        file = names.get(name)
+        while file is not None and file.target is not None:
+            file = names.get(file.target)
+        # Of a file's names the soname is the one that the file itself holds, among its strings.
+        if file is not None and b"\0%b\0" % name.encode() in file.read():
+            found[name] = f"/lib/{triplet}/{name}"
+    return found
 
 
 def ld_so_cache(libraries: Dict[str, str], triplet: str) -> bytes:
