@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from referencing import Registry
+from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT4
 
 SCHEMAS = Path("/usr/share/gocode/src/github.com/opencontainers/image-spec/schema")
@@ -80,8 +80,8 @@ class Hashed:
 
 class Layer:
     def __init__(self, name: str, blob: IO[bytes]) -> None:
-        packed = Hashed(blob)
-        unpacked = Hashed(gzip.GzipFile(fileobj=packed))  # type: ignore[arg-type]
+        packed: Any = Hashed(blob)
+        unpacked: Any = Hashed(gzip.GzipFile(fileobj=packed))
         with tarfile.open(fileobj=unpacked, mode="r|", bufsize=1 << 20) as files:
             self.members = list(files)
         self.description = {
@@ -110,10 +110,11 @@ def test_documents_follow_the_oci_schemas(name, tar, index, manifest, config):
     def schema(file: str) -> Document:
         return json.loads((SCHEMAS / file).read_text())
 
+    def resource(uri: str) -> Resource:
+        return DRAFT4.create_resource(schema(PurePosixPath(uri).name))
+
     # References name other files of the folder.
-    registry = Registry(
-        retrieve=lambda uri: DRAFT4.create_resource(schema(PurePosixPath(uri).name))
-    )
+    registry = Registry(retrieve=resource)  # type: ignore[call-arg]
     documents = {
         "image-layout": document(tar, "oci-layout"),
         "image-index": index,

@@ -8,11 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import cloudpickle
@@ -20,33 +22,26 @@ import pandas as pd
 import pytest
 import uv
 
+INSTALL = ("pip", "install", "--quiet", "--require-hashes", "--only-binary=:all:", "--no-deps")
+
 Done = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of models, of an environment with the packages of the lock."""
     folder = tmp_path_factory.mktemp("trained")
-    environment = tmp_path_factory.mktemp("environment")
-    python = environment / "bin" / "python"
     pins = [f"--requirement=3rdparty/python/py311-{kind}.txt" for kind in ("predictor", "models")]
-    for argv in (
-        [uv.find_uv_bin(), "venv", "--quiet", "--clear", "--python", sys.executable, environment],
-        [
-            uv.find_uv_bin(),
-            "pip",
-            "install",
-            "--quiet",
-            "--python",
-            python,
-            "--require-hashes",
-            *pins,
-        ],
-        [python, "tests/train_models.py", folder],
-    ):
-        subprocess.run(argv, check=True)
-    shutil.rmtree(environment)
-    yield folder
+
+    def run(*argv: object) -> None:
+        subprocess.run([str(word) for word in argv], check=True)
+
+    with tempfile.TemporaryDirectory() as environment:
+        python = f"{environment}/bin/python"
+        run(uv.find_uv_bin(), "venv", "--quiet", "--clear", "--python", sys.executable, environment)
+        run(uv.find_uv_bin(), *INSTALL, "--python", python, *pins)
+        run(python, "tests/train_models.py", folder)
+    return folder
 
 
 @pytest.fixture
@@ -93,7 +88,7 @@ def expected(folder: Path, model: str) -> pd.DataFrame:
     return pd.read_csv(folder / f"{model}.expected.csv", index_col="id")
 
 
-@pytest.mark.parametrize("arguments", ["", "-benchmarks"])
+@pytest.mark.parametrize("arguments", ["", "-benchmarks"], ids=["one", "two"])
 @pytest.mark.parametrize("library", ["lightgbm", "xgboost", "sklearn"])
 def test_a_model_predicts_what_it_did_where_it_was_trained(library, arguments, folder, predict):
     done = predict(folder / f"{library}{arguments}.pkl")
@@ -126,6 +121,7 @@ def imports_what_is_not_there(live_features):
         (above_one, 3, "invalid_submission_values: .* between 0 and 1"),
         (imports_what_is_not_there, 6, "the model imports 'module_of_mine'"),
     ],
+    ids=["model_error", "invalid_predictions", "environment_mismatch"],
 )
 def test_the_exit_code_and_a_message_say_what_is_wrong(model, code, says, folder, predict):
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -154,15 +150,11 @@ class Storage(ThreadingHTTPServer):
 class Requests(SimpleHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        form = email.message_from_bytes(
-            f"Content-Type: {self.headers['Content-Type']}\n\n".encode() + body
-        )
+        header = f"Content-Type: {self.headers['Content-Type']}\n\n"
+        parts: Any = email.message_from_bytes(header.encode() + body).get_payload()
         fields = [
-            (
-                str(part.get_param("name", header="Content-Disposition")),
-                part.get_payload(decode=True),
-            )
-            for part in form.get_payload()
+            (part.get_param("name", header="Content-Disposition"), part.get_payload(decode=True))
+            for part in parts
         ]
         self.server.uploads.append(fields)  # type: ignore[attr-defined]
         self.send_response(204)

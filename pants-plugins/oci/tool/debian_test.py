@@ -6,7 +6,7 @@ from typing import Sequence
 
 import pytest
 
-from oci.testutil.debs import Members, make_deb, symlink
+from oci.testutil.debs import Members, make_deb
 from oci.tool.debian import debian_tree
 from oci.tool.layer import Tree
 
@@ -58,6 +58,14 @@ def test_omit(omit: list[str], left: set[str]) -> None:
     } == left
 
 
+def test_what_an_omission_takes_back_in_keeps_its_folders() -> None:
+    a = deb("a", {"usr/share/doc/a/copyright": "", "usr/share/doc/b/NEWS": ""})
+    tree = tree_of(a, omit=["usr/share/doc", "!usr/share/doc/*/copyright"])
+    assert {path for path in tree.entries if path.startswith("usr/share/doc")} == {
+        *("usr/share/doc", "usr/share/doc/a", "usr/share/doc/a/copyright"),
+    }
+
+
 def test_links_are_added() -> None:
     tree = tree_of(deb("a", {"usr/bin/python3.11": ""}), links=["usr/bin/python3=python3.11"])
     assert tree.entries["usr/bin/python3"].target == "python3.11"
@@ -75,8 +83,8 @@ def test_the_lowest_layer_has_the_links_to_usr_and_no_other_has() -> None:
 
 
 def test_the_loaders_cache_lists_what_is_below_too() -> None:
-    base = deb("libc6", {f"lib/{TRIPLET}/libc.so.6": ""})
-    a = deb("a", {f"{LIBRARIES}/liba.so.1.2": "", f"{LIBRARIES}/liba.so.1": symlink("liba.so.1.2")})
+    base = deb("libc6", {f"lib/{TRIPLET}/libc.so.6": "\0libc.so.6\0"})
+    a = deb("a", {f"{LIBRARIES}/liba.so.1": "\0liba.so.1\0"})
     tree = tree_of(a, base=[base])
     assert cached(tree) == {f"/lib/{TRIPLET}/{name}" for name in ("libc.so.6", "liba.so.1")}
     assert f"{LIBRARIES}/libc.so.6" not in tree.entries
@@ -85,7 +93,7 @@ def test_the_loaders_cache_lists_what_is_below_too() -> None:
 @pytest.mark.parametrize("below", [[], ["libc6"]])
 def test_the_loaders_cache_lists_nothing_that_was_left_out(below: list[str]) -> None:
     base = [deb(name, {}) for name in below]
-    a = deb("a", {f"{LIBRARIES}/{name}": "" for name in ("liba.so.1", "libtk.so.8")})
+    a = deb("a", {f"{LIBRARIES}/{name}": f"\0{name}\0" for name in ("liba.so.1", "libtk.so.8")})
     tree = tree_of(a, base=base, omit=[f"{LIBRARIES}/libtk*"])
     assert cached(tree) == {f"/lib/{TRIPLET}/liba.so.1"}
 

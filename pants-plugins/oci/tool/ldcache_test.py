@@ -58,18 +58,27 @@ def test_no_libraries_make_an_empty_cache() -> None:
     assert entries(ld_so_cache({}, AMD64)) == []
 
 
-def test_libraries_are_listed_by_soname() -> None:
+def test_libraries_are_listed_by_the_sonames_that_they_hold() -> None:
     tree = Tree()
-    folder = f"usr/lib/{AMD64}"
-    tree.file(f"{folder}/libgcc_s.so.1", "")
-    tree.file(f"{folder}/libz.so.1.2.13", "")
-    tree.link(f"{folder}/libz.so.1", "libz.so.1.2.13")
-    tree.link(f"{folder}/libz.so", "libz.so.1.2.13")
-    tree.file(f"{folder}/ld-linux-x86-64.so.2", "")
-    tree.file(f"{folder}/ossl-modules/libhidden.so.1", "")
-    tree.file(f"{folder}/notes.so.1", "")
-    tree.file(f"usr/lib/{ARM64}/libc.so.6", "")
+
+    def library(path: str, soname: str, *links: str) -> None:
+        tree.file(f"usr/lib/{path}", f"ELF\0{soname}\0")
+        for link in links:
+            tree.link(f"usr/lib/{path.rpartition('/')[0]}/{link}", path.rpartition("/")[2])
+
+    library(f"{AMD64}/libgcc_s.so.1", "libgcc_s.so.1")
+    library(f"{AMD64}/libz.so.1.2.13", "libz.so.1", "libz.so.1", "libz.so")
+    library(f"{AMD64}/libbz2.so.1.0.4", "libbz2.so.1.0", "libbz2.so.1.0", "libbz2.so.1")
+    library(f"{AMD64}/libdb-5.3.so", "libdb-5.3.so")
+    library(f"{AMD64}/ld-linux-x86-64.so.2", "ld-linux-x86-64.so.2")
+    library(f"{AMD64}/ossl-modules/libhidden.so.1", "libhidden.so.1")
+    library(f"{AMD64}/notes.so.1", "notes.so.1")
+    library(f"{ARM64}/libc.so.6", "libc.so.6")
+    tree.link(f"usr/lib/{AMD64}/libgone.so.1", "libgone.so.1.2")
     assert shared_libraries(tree, AMD64) == {
         name: f"/lib/{AMD64}/{name}"
-        for name in ("libgcc_s.so.1", "libz.so.1", "ld-linux-x86-64.so.2")
+        for name in (
+            *("libgcc_s.so.1", "libz.so.1", "libbz2.so.1.0", "libdb-5.3.so"),
+            "ld-linux-x86-64.so.2",
+        )
     }
