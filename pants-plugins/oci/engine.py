@@ -25,7 +25,7 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
 KEPT = 3
 
 # How Docker and Podman exit when it was they who failed, and not the command in the container.
-NOT_STARTED = (125, 126)
+NOT_STARTED = (125, 126, 127)
 
 Command = List[str]
 
