@@ -1,25 +1,39 @@
 """The command line: flags, log, exit code.
 
 Imports nothing heavy, so that `--help` and usage errors answer at once; the work is in
-`pipeline.py`.
+`launcher.py`.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import os
+import signal
 import sys
+import time
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import parse_qsl
 
-from numerai_predict import __version__, errors
+from numerai_predict import __version__, errors, secrecy
+from numerai_predict.launcher import Options, Outcome, Run
+from numerai_predict.limits import PRESETS, Limits, parse_bytes, parse_seconds
 from numerai_predict.sources import is_url, looks_local
 
 log = logging.getLogger(__name__)
 
 DEFAULT_DATASET = "v5.2/live.parquet"
 DEFAULT_BENCHMARKS = "v5.2/live_benchmark_models.parquet"
+
+# Their values may be secret: they are also read from files, standard input and the environment.
+_SECRET = ("model", "dataset", "benchmarks", "post_url", "post_data")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise errors.UsageError(message)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,86 +46,101 @@ def main(argv: list[str] | None = None) -> int:
         The exit code (see `errors.py`).
 
     Raises:
-        SystemExit: with 2 for usage errors, with 0 after `--help` and `--version` (argparse).
+        SystemExit: with 0 after `--help` and `--version` (argparse), with 143 after SIGTERM.
     """
-    args = parse_args(argv)
-    set_up_log(args.debug)
+    started = time.monotonic()
+    result = _result_file(argv)
+    outcome = Outcome()
+    options = None
+    failure: errors.PredictError | None = None
     try:
-        # Only now: it imports pandas.
-        from numerai_predict import pipeline
-
-        pipeline.run(args)
-        return errors.OK
+        options = parse_args(argv)
+        set_up_log(options.debug)
+        secrecy.hide()
+        # As a container's first process, it would not heed the signal otherwise.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        _run(options, outcome)
     except errors.PredictError as error:
-        report(error, args.debug)
-        return error.code
-    except Exception:
-        log.exception("internal_error: this is a fault of numerai_predict, not of your model")
-        return errors.INTERNAL_ERROR
+        failure = error
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        failure = errors.InternalError(f"{type(error).__name__}: {error}")
+        failure.__cause__ = error
+    return _report(options, outcome, failure, result, time.monotonic() - started)
 
 
-def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """The flags, checked: what can be known to fail later, fails here with exit code 2.
-
-    Returns:
-        A namespace with `model` (str, path or URL), `dataset` and `benchmarks` (str), `output_dir`
-        (Path), `post_url` (str or None), `post_data` (list of (field, value), empty without
-        `post_url`) and `debug` (bool).
+def parse_args(argv: list[str] | None = None) -> Options:
+    """The flags, checked: what can be known to fail later, fails here.
 
     Raises:
-        SystemExit: with 2 for usage errors.
+        UsageError: they cannot be used.
+        SystemExit: with 0 after `--help` and `--version`.
     """
-    parser = _parser()
-    args = parser.parse_args(argv)
-
+    args = _parser().parse_args(argv)
+    _resolve(args)
+    if not args.model:
+        raise errors.UsageError("the following argument is required: --model")
     if bool(args.post_url) != bool(args.post_data):
         given, missing = ("url", "data") if args.post_url else ("data", "url")
-        parser.error(f"--post_{given} needs --post_{missing} as well: an upload takes both")
-    if args.post_url and not is_url(args.post_url):
-        parser.error("--post_url must begin with http:// or https:// and name a host")
-    try:
-        # strict: a field lost to a typo would surface only as a refused upload at the very end.
-        args.post_data = parse_qsl(
-            args.post_data or "", keep_blank_values=True, strict_parsing=bool(args.post_data)
+        raise errors.UsageError(
+            f"--post_{given} needs --post_{missing} as well: an upload takes both"
         )
-    except ValueError:
-        parser.error("--post_data must be a url-encoded query string: name=value&name=value…")
-
-    _check_model(parser, args.model)
-    for flag in ("dataset", "benchmarks"):
+    if args.post_url and not is_url(args.post_url):
+        raise errors.UsageError("--post_url must begin with http:// or https:// and name a host")
+    _check_model(args.model)
+    for flag in () if args.inspect else ("dataset", "benchmarks"):
         source = getattr(args, flag)
         if looks_local(source) and not Path(source).is_file():
-            parser.error(_missing(f"--{flag}", source))
-    _check_output_dir(parser, args.output_dir)
-    return args
+            raise errors.UsageError(_missing(f"--{flag}", source))
+    _check_folder("--output_dir", args.output_dir)
+    if args.cache_dir is not None:
+        _check_folder("--cache_dir", args.cache_dir)
+    if args.result is not None:
+        _check_folder("the folder of --result", args.result.absolute().parent)
+    return Options(
+        model=args.model,
+        dataset=args.dataset,
+        benchmarks=args.benchmarks,
+        output_dir=args.output_dir,
+        cache_dir=args.cache_dir,
+        post_url=args.post_url,
+        post_data=_form_fields(args.post_data or ""),
+        limits=_limits(args),
+        require_sandbox=args.require_sandbox,
+        inspect=args.inspect,
+        debug=args.debug,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="numerai_predict",
         description="Runs a pickled Numerai model on live data and writes its predictions.",
-        epilog="Example: numerai_predict --debug --model model.pkl --output_dir .",
+        epilog="The values of --model, --dataset, --benchmarks, --post_url and --post_data can be "
+        "secret. Each is also read from a file (@FILE), from standard input (@-) or, where the "
+        "flag is not given, from the environment: NUMERAI_PREDICT_MODEL, "
+        "NUMERAI_PREDICT_POST_DATA and so on. "
+        "Example: numerai_predict --debug --model model.pkl --output_dir .",
     )
     parser.add_argument(
         "--model",
-        required=True,
         metavar="FILE|URL",
         help="pickled model: a local file or an http(s) URL, for example a presigned S3 GET "
         "(required)",
     )
     parser.add_argument(
         "--dataset",
-        default=DEFAULT_DATASET,
         metavar="FILE|NAME",
         help="live data: a local parquet file, an http(s) URL or the name of a NumerAPI dataset "
-        "(default: %(default)s)",
+        f"(default: {DEFAULT_DATASET})",
     )
     parser.add_argument(
         "--benchmarks",
-        default=DEFAULT_BENCHMARKS,
         metavar="FILE|NAME",
         help="benchmark models, in the same forms; read only if the model takes a second argument "
-        "(default: %(default)s)",
+        f"(default: {DEFAULT_BENCHMARKS})",
     )
     parser.add_argument(
         "--output_dir",
@@ -119,6 +148,13 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="folder for downloads and for live_predictions-*.csv (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--cache_dir",
+        type=Path,
+        metavar="DIR",
+        help="folder that keeps NumerAPI's datasets for further runs in the same round "
+        "(default: downloads are not reused)",
     )
     parser.add_argument(
         "--post_url",
@@ -133,6 +169,45 @@ def _parser() -> argparse.ArgumentParser:
         "(default: none)",
     )
     parser.add_argument(
+        "--limits",
+        choices=list(PRESETS),
+        default="none",
+        help="what the model may take: numerai is 1 CPU, 4 GB and 10 minutes, as on Numerai's own "
+        "runner (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--memory",
+        type=_argument(parse_bytes),
+        metavar="SIZE",
+        help="memory that the model's processes may take together, such as 3GB "
+        "(default: as --limits)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_argument(parse_seconds),
+        metavar="TIME",
+        help="time that the model may take to load and predict: seconds, or 10m "
+        "(default: as --limits)",
+    )
+    parser.add_argument(
+        "--result",
+        type=Path,
+        metavar="FILE",
+        help="write how the run ended as JSON, also when it fails (default: none)",
+    )
+    parser.add_argument(
+        "--inspect",
+        action="store_true",
+        help="only show what the pickle needs, without loading it: Python version, modules, "
+        "libraries (default: off)",
+    )
+    parser.add_argument(
+        "--require-sandbox",
+        "--require_sandbox",
+        action="store_true",
+        help="refuse to run a model unless every protection around it is in force (default: off)",
+    )
+    parser.add_argument(
         "--debug",
         action="store_true",
         help="log at DEBUG level and show full tracebacks (default: off)",
@@ -145,28 +220,73 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _check_model(parser: argparse.ArgumentParser, model: str) -> None:
+def _argument(parse):
+    """A parser of a value whose own words become the usage error."""
+
+    def convert(text: str):
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def _resolve(args: argparse.Namespace) -> None:
+    """Fill in what is given by environment, file or standard input, and the defaults."""
+    defaults = {"dataset": DEFAULT_DATASET, "benchmarks": DEFAULT_BENCHMARKS}
+    given = {flag: getattr(args, flag) or secrecy.environment_value(flag) for flag in _SECRET}
+    if list(given.values()).count("@-") > 1:
+        raise errors.UsageError("only one flag can be read from standard input (@-)")
+    for flag, value in given.items():
+        try:
+            setattr(args, flag, secrecy.resolve(value) if value else defaults.get(flag))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise errors.UsageError(f"--{flag} {value} cannot be read: {reason}") from None
+
+
+def _form_fields(text: str) -> tuple[tuple[str, str], ...]:
+    try:
+        # strict: a field lost to a typo would surface only as a refused upload at the very end.
+        return tuple(parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text)))
+    except ValueError:
+        raise errors.UsageError(
+            "--post_data must be a url-encoded query string: name=value&name=value…"
+        ) from None
+
+
+def _limits(args: argparse.Namespace) -> Limits:
+    given = {"memory": args.memory, "seconds": args.timeout}
+    return dataclasses.replace(
+        PRESETS[args.limits], **{name: value for name, value in given.items() if value is not None}
+    )
+
+
+def _check_model(model: str) -> None:
     if is_url(model):
         return
     # Never echo what may be a URL: its query string can be a secret.
     if "://" in model:
-        parser.error("--model must be a local file or an http(s) URL; presign s3:// addresses")
+        raise errors.UsageError(
+            "--model must be a local file or an http(s) URL; presign s3:// addresses"
+        )
     path = Path(model)
     if not path.exists():
-        parser.error(_missing("--model", model))
+        raise errors.UsageError(_missing("--model", model))
     if not path.is_file():
-        parser.error(f"--model {model} is not a file")
+        raise errors.UsageError(f"--model {model} is not a file")
     if not os.access(path, os.R_OK):
-        parser.error(f"--model {model} is not readable for uid {os.getuid()}")
+        raise errors.UsageError(f"--model {model} is not readable for uid {os.getuid()}")
 
 
-def _check_output_dir(parser: argparse.ArgumentParser, folder: Path) -> None:
+def _check_folder(what: str, folder: Path) -> None:
     if not folder.exists():
-        parser.error(_missing("--output_dir", str(folder)))
+        raise errors.UsageError(_missing(what, str(folder)))
     if not folder.is_dir():
-        parser.error(f"--output_dir {folder} is not a folder")
+        raise errors.UsageError(f"{what} {folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
-        parser.error(f"--output_dir {folder} is not writable for uid {os.getuid()}")
+        raise errors.UsageError(f"{what} {folder} is not writable for uid {os.getuid()}")
 
 
 def _missing(flag: str, path: str) -> str:
@@ -176,29 +296,64 @@ def _missing(flag: str, path: str) -> str:
     )
 
 
+def _result_file(argv: list[str] | None) -> Path | None:
+    """Where --result points, even if the other flags are unusable."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--result", type=Path)
+    try:
+        return parser.parse_known_args(argv)[0].result
+    except argparse.ArgumentError:
+        return None
+
+
 def set_up_log(debug: bool) -> None:
     """Log to standard error with the time; our own DEBUG lines only with `debug`."""
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
     )
     logging.getLogger("numerai_predict").setLevel(logging.DEBUG if debug else logging.INFO)
-    # Library warnings (scikit-learn's "trying to unpickle estimator from version …") with a time.
-    logging.captureWarnings(True)
     # urllib3 logs whole request paths, even when it merely repeats one: presigned query strings.
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 
 
-def report(error: errors.PredictError, debug: bool) -> None:
-    """Log a failure: its name and message, its details, and how to look into it locally."""
-    if debug:
-        log.error("%s: %s", error.name, error, exc_info=error)
+def _run(options: Options, outcome: Outcome) -> None:
+    from numerai_predict import report
+
+    log.info("numerai_predict %s, Python %s", report.release(), sys.version.split()[0])
+    run = Run(options, outcome)
+    if options.inspect:
+        run.inspect()
     else:
-        details = f"\n{error.details}" if error.details else ""
-        log.error("%s: %s%s", error.name, error, details)
-    if not isinstance(error, errors.UsageError):
-        image = f"numerai_predict_py_{sys.version_info.major}_{sys.version_info.minor}"
-        log.info(
-            "Debug your model locally:\n\n"
-            '    docker run -i --rm -v "$PWD:$PWD" %s --debug --model $PWD/model.pkl\n',
-            image,
-        )
+        run.predict()
+
+
+def _report(
+    options: Options | None,
+    outcome: Outcome,
+    failure: errors.PredictError | None,
+    result: Path | None,
+    seconds: float,
+) -> int:
+    """Tell how it ended, in the log and in --result. Returns the exit code."""
+    from numerai_predict import report
+
+    if options is None:
+        assert failure is not None, "flags that cannot be used are a failure"
+        print(f"{_parser().format_usage()}numerai_predict: error: {failure}", file=sys.stderr)
+    elif outcome.inspection and options.inspect:
+        print(outcome.inspection["table"])
+    if options and failure:
+        report.report_failure(failure, options.debug)
+        if not isinstance(failure, errors.UsageError):
+            report.suggest_debugging(options)
+    elif options and not options.inspect:
+        report.summarize(options, outcome, seconds)
+    if result is not None:
+        try:
+            report.write_result(
+                result, failure, outcome, options.limits.memory if options else None
+            )
+        except errors.UsageError as error:
+            print(f"numerai_predict: error: {error}", file=sys.stderr)
+            return failure.code if failure else error.code
+    return failure.code if failure else errors.OK

@@ -5,32 +5,25 @@ Whatever goes wrong inside the model, `sys.exit` included, becomes a `PredictErr
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import inspect
-import lzma
 import pickle
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cloudpickle  # noqa: F401  (what pickles of functions import)
 import pandas as pd
 
 from numerai_predict.errors import (
     EnvironmentMismatch,
+    LimitExceeded,
     ModelError,
     PredictError,
-    UsageError,
     model_traceback,
 )
 
 Model = Callable[..., Any]
-
-# Compressed pickles by file name, as pandas.read_pickle has them.
-_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 _FORMS = (
     "a model is a function f(live_features) or f(live_features, live_benchmark_models) "
@@ -39,32 +32,30 @@ _FORMS = (
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def load(path: Path) -> Model:
+def load(file: IO[bytes], name: str, traceback_limit: int | None = 8) -> Model:
     """Unpickle a model. This runs its code: only `pickle.load` does what cloudpickle needs.
 
     Not pandas.read_pickle: it hides the library's version warnings, and on a missing module it
     runs the whole pickle a second time.
 
+    Args:
+        file: the pickle.
+        name: what to call it in messages.
+        traceback_limit: frames of the model's own traceback to keep, None for all.
+
     Raises:
         ModelError: it is no pickle, fails to load, or is not callable.
         EnvironmentMismatch: it was made for another Python, or imports what is missing here.
-        UsageError: the file cannot be read.
+        LimitExceeded: there is not enough memory.
     """
     try:
-        file = _OPENERS.get(path.suffix, open)(path, "rb")
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    with file:
-        try:
-            model = pickle.load(file)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            raise _load_failure(path, error) from error
+        model = pickle.load(file)
+    except BaseException as error:
+        raise _load_failure(name, error, model_traceback(error, traceback_limit)) from error
     if not callable(model):
         hint = " (pickle a function that calls its predict method)"
         raise ModelError(
-            f"{path} holds a {_type_name(model)}, which cannot be called"
+            f"{name} holds a {type_name(model)}, which cannot be called"
             f"{hint if hasattr(model, 'predict') else ''}: {_FORMS}"
         )
     return model
@@ -94,12 +85,13 @@ def count_arguments(model: Model) -> int:
     return 2 if takes_any or len(required) == 2 else 1
 
 
-def call(model: Model, *data: pd.DataFrame) -> pd.DataFrame:
+def call(model: Model, *data: pd.DataFrame, traceback_limit: int | None = 8) -> pd.DataFrame:
     """Call a model.
 
     Args:
         model: what `load` returned.
         data: live features and, if it takes two arguments, the benchmark models of the same rows.
+        traceback_limit: frames of the model's own traceback to keep, None for all.
 
     Returns:
         The model's DataFrame, not yet checked.
@@ -107,70 +99,88 @@ def call(model: Model, *data: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ModelError: it raised, called `sys.exit`, or returned no DataFrame.
         EnvironmentMismatch: it imports a package that is not installed here.
+        LimitExceeded: there is not enough memory.
     """
     try:
         result = model(*data)
-    except KeyboardInterrupt:
-        raise
-    except ModuleNotFoundError as error:
-        raise _missing_module(error) from error
-    except SystemExit as error:
-        raise ModelError(
-            f"the model called sys.exit({error.code!r}); it must return its predictions",
-            model_traceback(error),
-        ) from error
     except BaseException as error:
-        raise ModelError(
-            f"the model raised {type(error).__name__}: {error}", model_traceback(error)
-        ) from error
+        raise _call_failure(error, model_traceback(error, traceback_limit)) from error
     if not isinstance(result, pd.DataFrame):
-        hint = ""
-        if result is None:
-            hint = ": a function without return gives None"
-        elif isinstance(result, pd.Series):
-            hint = ": return it with .to_frame('prediction')"
-        raise ModelError(f"the model returned {_type_name(result)}, not a pandas DataFrame{hint}")
+        raise ModelError(
+            f"the model returned {type_name(result)}, not a pandas DataFrame{_remedy(result)}"
+        )
     return result
 
 
-def _load_failure(path: Path, error: BaseException) -> PredictError:
+def _remedy(result: object) -> str:
+    if result is None:
+        return ": a function without return gives None"
+    if isinstance(result, pd.Series):
+        return ": return it with .to_frame('prediction')"
+    if hasattr(result, "to_pandas"):
+        return ": return it with .to_pandas(), indexed by id"
+    return ""
+
+
+def _call_failure(error: BaseException, details: str) -> PredictError:
+    """Say what it means that predicting failed this way."""
+    if isinstance(error, ModuleNotFoundError):
+        return _missing_module(error, details)
+    if isinstance(error, MemoryError):
+        return LimitExceeded(f"out of memory while predicting: {error}", details)
+    if isinstance(error, SystemExit):
+        return ModelError(
+            f"the model called sys.exit({error.code!r}); it must return its predictions", details
+        )
+    message = f"the model raised {type(error).__name__}: {error}"
+    if isinstance(error, RecursionError):
+        message += f"; it calls itself more than {sys.getrecursionlimit()} times over"
+    if isinstance(error, PermissionError):
+        message += (
+            "; a model has no network, and may write only to its working directory and to "
+            "tempfile.gettempdir()"
+        )
+    return ModelError(message, details)
+
+
+def _load_failure(name: str, error: BaseException, details: str) -> PredictError:
     """Say what it means that unpickling failed this way."""
     text = str(error)
     if isinstance(error, ModuleNotFoundError):
-        return _missing_module(error)
+        return _missing_module(error, details)
+    if isinstance(error, MemoryError):
+        return LimitExceeded(f"out of memory while {name} was loaded: {text}", details)
     # Before 3.11 and after, code objects have different fields.
     if isinstance(error, TypeError) and re.match(r"code(\(\)| expected)", text):
         return EnvironmentMismatch(
-            f"{path} was not made with Python {_PYTHON}: run it with the image of the Python "
+            f"{name} was not made with Python {_PYTHON}: run it with the image of the Python "
             f"that made it ({text})"
         )
-    details = model_traceback(error)
     if isinstance(error, EOFError):
-        size = path.stat().st_size
-        what = "is empty" if not size else f"breaks off after {size} bytes"
-        return ModelError(f"{path} {what}: not a complete pickle")
+        return ModelError(f"{name} breaks off: not a complete pickle")
     if isinstance(error, ValueError) and "pickle protocol" in text:
-        return ModelError(f"{path}: {text}, Python {_PYTHON} reads up to {pickle.HIGHEST_PROTOCOL}")
+        return ModelError(f"{name}: {text}, Python {_PYTHON} reads up to {pickle.HIGHEST_PROTOCOL}")
     if isinstance(error, SystemExit):
-        return ModelError(f"{path} called sys.exit({error.code!r}) while being loaded", details)
+        return ModelError(f"{name} called sys.exit({error.code!r}) while being loaded", details)
     if isinstance(error, AttributeError):
         hint = (
             "the function or class is missing in this library version, or was pickled by name: "
             "use cloudpickle.dump, which stores the code itself"
         )
-        return ModelError(f"{path} cannot be loaded: {text}; {hint}", details)
-    return ModelError(f"{path} cannot be unpickled: {type(error).__name__}: {text}", details)
+        return ModelError(f"{name} cannot be loaded: {text}; {hint}", details)
+    return ModelError(f"{name} cannot be unpickled: {type(error).__name__}: {text}", details)
 
 
-def _missing_module(error: ModuleNotFoundError) -> EnvironmentMismatch:
+def _missing_module(error: ModuleNotFoundError, details: str) -> EnvironmentMismatch:
     package = (error.name or str(error)).partition(".")[0]
     return EnvironmentMismatch(
         f"the model imports {package!r}, which is not installed in this Python {_PYTHON} "
         f"environment ({error}). If it is your own code, store it in the pickle: "
         f"cloudpickle.register_pickle_by_value({package})",
-        model_traceback(error),
+        details,
     )
 
 
-def _type_name(thing: object) -> str:
+def type_name(thing: object) -> str:
+    """The full name of a thing's type; without the module for Python's own."""
     return f"{type(thing).__module__}.{type(thing).__qualname__}".removeprefix("builtins.")

@@ -1,0 +1,130 @@
+"""The worker's processes: as which user they may run, how much they hold, and that none stays."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+NOBODY = 65534  # as in /etc/passwd of every distribution
+
+_PR_SET_CHILD_SUBREAPER = 36
+_CAP_KILL, _CAP_SETGID, _CAP_SETUID = 5, 6, 7
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant that loses its own (prctl(2): subreaper)."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def worker_user() -> int | None:
+    """The user that the worker runs as where this process is root; None to stay who it is.
+
+    Root can lack the right to change users (`--cap-drop ALL`), and the other user the right to
+    read this Python (an interpreter in root's home).
+    """
+    if os.geteuid() != 0:
+        return None
+    effective = int(Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0], 16)
+    if any(not effective >> capability & 1 for capability in (_CAP_KILL, _CAP_SETGID, _CAP_SETUID)):
+        return None
+    needed = [sys.executable, os.__file__, __file__, *sys.path]
+    return NOBODY if all(map(_open_to_all, needed)) else None
+
+
+def _open_to_all(path: str) -> bool:
+    """Whether any user can read this file, or look into this folder."""
+    real = Path(os.path.realpath(path))
+    if not real.exists():
+        return True
+    folders = [real, *real.parents] if real.is_dir() else list(real.parents)
+    return all(folder.stat().st_mode & 0o001 for folder in folders) and bool(
+        real.stat().st_mode & 0o004
+    )
+
+
+def group(leader: int) -> list[int]:
+    """The living processes of a process group."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and _group_of(int(entry)) == leader:
+            found.append(int(entry))
+    return found
+
+
+def _group_of(pid: int) -> int | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    state, _, process_group = stat.rpartition(b")")[2].split()[:3]
+    return None if state in (b"Z", b"X") else int(process_group)
+
+
+def memory(pids: list[int]) -> int:
+    """Bytes that these processes hold and that the kernel cannot drop: anonymous and shared."""
+    total = 0
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        except OSError:
+            continue
+        total += sum(
+            int(line.split()[1]) << 10 for line in lines if line.startswith(("RssAnon", "RssShmem"))
+        )
+    return total
+
+
+def end(leader: int, patience: float = 10) -> bool:
+    """Kill a process group and whatever else descends from this process, and reap it all.
+
+    The group ends at one blow, even one that keeps forking; the worker's filter lets nobody leave
+    it. Where there is no filter, processes that left are found as this process's own children.
+
+    Returns:
+        Whether nothing is left after `patience` seconds.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        kill_group(leader)
+        for child in _children():
+            _kill(os.kill, child)
+        if not _reap() and not group(leader):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+
+
+def kill_group(leader: int) -> None:
+    _kill(os.killpg, leader)
+
+
+def _kill(how, target: int) -> None:
+    try:
+        how(target, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def _children() -> list[int]:
+    found: list[int] = []
+    for task in os.listdir("/proc/self/task"):
+        try:
+            found += map(int, Path(f"/proc/self/task/{task}/children").read_text().split())
+        except OSError:
+            continue
+    return found
+
+
+def _reap() -> bool:
+    """Take the exit statuses that are there. Returns whether there are children still."""
+    while True:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                return True
+        except ChildProcessError:
+            return False

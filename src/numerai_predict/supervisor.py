@@ -1,0 +1,325 @@
+"""The launcher's hold on the worker: starts it, hears it, limits it, and ends it.
+
+Whatever way the worker goes, waiting for its next message ends: with the message, or with a
+`PredictError` that says what happened to it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from numerai_predict import errors, processes, worker
+from numerai_predict.channel import Channel, Message, Violation
+from numerai_predict.limits import ContainerMemory, Limits, disk_use, format_bytes
+from numerai_predict.output import Output, printable
+from numerai_predict.sandbox import Confinement
+
+log = logging.getLogger(__name__)
+
+TICK = 0.05  # seconds between two looks at limits
+LONGEST_FILE = 1 << 30  # bytes
+LONGEST_TEXT = 64 << 20  # bytes of ids or predictions, beside 200 for every live row
+ORDERLY_EXIT = 5.0  # seconds for a worker with children to end them
+
+# A process may reserve more than it uses; what is used is measured.
+SPARE_ALLOCATION = 512 << 20
+
+_FOLDERS = (os.environ.get("TMPDIR", ""), "/tmp", "/dev/shm")
+
+
+class Supervisor:
+    """One worker.
+
+    Args:
+        limits: what its processes may take.
+        on_tick: called while waiting for the worker; what it raises ends the wait.
+    """
+
+    def __init__(self, limits: Limits, on_tick: Callable[[], None] = lambda: None) -> None:
+        self.limits = limits
+        self.peak_memory = 0  # bytes, of all its processes together
+        self.loading = False  # whether the model's code may have run
+        self.protections: dict[str, str] = {}
+        self._on_tick = on_tick
+        self._container = ContainerMemory()
+        self._deadline: float | None = None
+        self._sending = threading.Lock()
+
+    def start(self, **order: Any) -> None:
+        """Start the worker and have it confine itself; `order` goes along."""
+        processes.adopt_orphans()
+        user = processes.worker_user()
+        self._user = os.getuid() if user is None else user
+        self._folder = _private_folder(user)
+        self._channel, theirs = Channel.pair()
+        self._output = Output(self.limits.output, self._too_much_output)
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-IB", "-c", worker.BOOTSTRAP, str(theirs.fileno())),
+                    *filter(None, sys.path),
+                ],
+                env=_environment(self._folder),
+                cwd=self._folder or "/",
+                stdin=subprocess.DEVNULL,
+                stdout=self._output.write_end,
+                stderr=self._output.write_end,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+                **({} if user is None else {"user": user, "group": user, "extra_groups": []}),
+            )
+        self._output.start()
+        self.send("confine", confinement=self._confinement().asdict(), **order)
+
+    def _confinement(self) -> Confinement:
+        memory = self.limits.memory
+        return Confinement(
+            launcher=os.getpid(),
+            started_as_root=os.geteuid() == 0,
+            folder=self._folder,
+            memory=None if memory is None else memory + SPARE_ALLOCATION,
+            processes=self.limits.processes,
+            file_size=LONGEST_FILE,
+            cpus=self.limits.cpus,
+        )
+
+    def send(self, kind: str, fd: int | None = None, **fields: Any) -> None:
+        """Send an order, with an open file if `fd` is given; from any thread."""
+        with self._sending:
+            try:
+                self._channel.send(kind, fd, **fields)
+            except OSError:
+                pass  # it is gone: whoever waits for it learns why
+
+    def start_clock(self) -> None:
+        """From now on the model's code runs: trust nothing, and count its time."""
+        self.loading = True
+        if self.limits.seconds is not None:
+            self._deadline = time.monotonic() + self.limits.seconds
+
+    def stop_clock(self) -> None:
+        self._deadline = None
+
+    def expect(self, kind: str, blame: tuple[type[errors.PredictError], ...] = ()) -> Message:
+        """The worker's next message, which must be of this kind.
+
+        Args:
+            blame: failures that are believed beside the model's own.
+
+        Raises:
+            PredictError: the worker failed, broke a limit, crashed or sent something else.
+        """
+        self._wait()
+        try:
+            message = self._channel.receive()
+        except Violation:
+            raise self._forged() from None
+        if message is None:
+            raise self._ended()
+        if message.kind == "failure":
+            raise self._failure(message, blame)
+        if message.kind != kind:
+            raise self._forged()
+        return message
+
+    def expect_text(self, kind: str, rows: int = 0) -> bytes:
+        """A text that the worker sends, of as many bytes as are plausible for so many rows.
+
+        Raises:
+            PredictError: as `expect`; LimitExceeded where it is longer.
+        """
+        size = self.expect(kind).fields.get("size")
+        if not isinstance(size, int) or size < 0:
+            raise self._forged()
+        if size > LONGEST_TEXT + 200 * rows:
+            raise errors.LimitExceeded(f"the model returned {format_bytes(size)} of predictions")
+        text = bytearray()
+        while len(text) < size:
+            self._wait()
+            try:
+                text += self._channel.receive_chunk()
+            except (Violation, OSError):
+                raise self._forged() from None
+        return bytes(text)
+
+    def _wait(self) -> None:
+        """Until there is something to receive; meanwhile, watch."""
+        while not select.select([self._channel.socket], [], [], TICK)[0]:
+            self._on_tick()
+            self._check_limits()
+            if self._exited() and not select.select([self._channel.socket], [], [], 0)[0]:
+                raise self._ended()
+
+    def _exited(self) -> bool:
+        # Its status stays there for `_ended`.
+        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, self._process.pid, how) is not None
+
+    def _check_limits(self) -> None:
+        if not self.loading:
+            return
+        used = processes.memory(processes.group(self._process.pid))
+        self.peak_memory = max(self.peak_memory, used)
+        limit = self.limits.memory
+        if limit is not None and used > limit:
+            raise errors.LimitExceeded(self._out_of_memory(limit))
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            raise errors.LimitExceeded(
+                f"the model was not done after {self.limits.seconds:g} seconds",
+                self._output.tail(),
+            )
+        disk = sum(disk_use(folder, self._user) for folder in {self._folder, "/dev/shm"} if folder)
+        if disk > self.limits.disk:
+            raise errors.LimitExceeded(
+                f"the model wrote {format_bytes(disk)} of files, more than the "
+                f"{format_bytes(self.limits.disk)} that it may"
+            )
+        if self._output.exceeded:
+            raise errors.LimitExceeded(self._too_long_output())
+
+    def _too_much_output(self) -> None:
+        processes.kill_group(self._process.pid)
+
+    def _too_long_output(self) -> str:
+        return f"the model printed more than {format_bytes(self.limits.output)}"
+
+    def _out_of_memory(self, limit: int) -> str:
+        return (
+            f"out of memory: the model took {format_bytes(self.peak_memory)}, the limit is "
+            f"{format_bytes(limit)}. Try fewer features, float32 instead of float64, smaller "
+            "batches, or fewer processes"
+        )
+
+    def _forged(self) -> errors.PredictError:
+        if not self.loading:
+            return errors.InternalError("the worker did not keep to the protocol")
+        return errors.ModelError(
+            "the model wrote to the channel by which its result is returned; a model must return "
+            "its predictions",
+            self._output.tail(),
+        )
+
+    def _failure(
+        self, message: Message, blame: tuple[type[errors.PredictError], ...]
+    ) -> errors.PredictError:
+        name, text, details = (
+            printable(str(message.fields.get(key, ""))) for key in ("name", "message", "details")
+        )
+        kind = errors.BY_NAME.get(name, errors.InternalError)
+        if self.loading and kind not in (*errors.MODELS_OWN, *blame):
+            return self._forged()
+        if self._container.killed():
+            return errors.LimitExceeded(self._out_of_memory(self._container.limit or 0), details)
+        if kind is errors.LimitExceeded and self.limits.memory is not None:
+            text += f" (the limit is {format_bytes(self.limits.memory)})"
+        return kind(text, details)
+
+    def _ended(self) -> errors.PredictError:
+        """What it means that the worker is gone before it was done."""
+        status = self._process.wait()
+        tail = self._output.finish()
+        limit = self.limits.memory or self._container.limit
+        if self._output.exceeded:
+            return errors.LimitExceeded(self._too_long_output(), tail)
+        if status == -signal.SIGXFSZ:
+            longest = format_bytes(LONGEST_FILE)
+            return errors.LimitExceeded(f"the model wrote a file of more than {longest}", tail)
+        if self._container.killed():
+            limit = self._container.limit or 0
+            return errors.LimitExceeded(
+                f"{self._out_of_memory(limit)} (the kernel ended it: the container's limit)"
+            )
+        if status < 0 and ("bad_alloc" in tail or "MemoryError" in tail) and limit:
+            return errors.LimitExceeded(self._out_of_memory(limit), tail)
+        if not self.loading:
+            return errors.InternalError(f"the worker ended before the model (status {status})", tail)
+        if status >= 0:
+            return errors.ModelError(
+                f"the model ended the process itself, with exit code {status}; it must return "
+                "its predictions",
+                tail,
+            )
+        return errors.Crashed(_explain_signal(-status), tail)
+
+    def finish(self) -> None:
+        """After the worker's last message: leave no process behind.
+
+        Raises:
+            ModelError: the model started processes that do not end with it.
+        """
+        if self._others():
+            self.send("leave")
+            deadline = time.monotonic() + ORDERLY_EXIT
+            while self._others() and time.monotonic() < deadline:
+                time.sleep(TICK)
+            if others := self._others():
+                raise errors.ModelError(
+                    f"the model started {len(others)} process(es) that did not end; wait for them "
+                    "before you return"
+                )
+
+    def _others(self) -> list[int]:
+        return [pid for pid in processes.group(self._process.pid) if pid != self._process.pid]
+
+    def stop(self) -> None:
+        """End all that is left of the worker, and remove its folder. Can be called at any time."""
+        if not hasattr(self, "_process"):
+            return
+        if not processes.end(self._process.pid):
+            log.error("some of the model's processes could not be ended")
+        self._process.returncode = 0  # reaped
+        self._output.finish()
+        self._channel.socket.close()
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.peak_memory = max(self.peak_memory, usage.ru_maxrss << 10)
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _private_folder(user: int | None) -> str:
+    """A new folder that only the worker's user writes to; "" where nothing can be written."""
+    for parent in filter(None, _FOLDERS):
+        folder = os.path.join(parent, f"numerai_predict-{os.urandom(6).hex()}")
+        try:
+            os.mkdir(folder, 0o700)
+        except OSError:
+            continue
+        if user is not None:
+            try:
+                os.chown(folder, user, user)
+            except PermissionError:
+                os.chmod(folder, 0o777)  # whoever guesses its name
+        return folder
+    return ""
+
+
+def _environment(folder: str) -> dict[str, str]:
+    """All that the worker's environment holds."""
+    kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "PATH", "TZ") if name in os.environ}
+    # These choose among a library's kernels for a processor.
+    kept.update({name: text for name, text in os.environ.items() if name.startswith("OPENBLAS_")})
+    home = folder or "/"
+    return {**kept, "HOME": home, "TMPDIR": home}
+
+
+def _explain_signal(number: int) -> str:
+    name = signal.Signals(number).name if number in signal.valid_signals() else str(number)
+    meaning = {
+        signal.SIGSEGV: "it accessed memory that is not its own: a library that does not fit the "
+        "pickle, or recursion that is too deep",
+        signal.SIGABRT: "a library gave up",
+        signal.SIGSYS: "it made a forbidden system call, such as signalling its supervisor",
+        signal.SIGKILL: "it killed itself, or the machine ran out of memory",
+    }.get(number)
+    return f"the model's process was killed by {name}" + (f": {meaning}" if meaning else "")
