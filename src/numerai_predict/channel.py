@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 CHUNK = 1 << 16  # bytes of text in a packet; a socket's buffer holds several
 TOKEN = 16  # bytes
@@ -21,14 +20,10 @@ class Violation(Exception):
     """A packet that the other side's own code did not send."""
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(NamedTuple):
     kind: str
-    fields: dict[str, Any] = field(default_factory=dict)
-    fds: list[int] = field(default_factory=list)
-
-    def __getitem__(self, name: str) -> Any:
-        return self.fields[name]
+    fields: dict[str, Any]
+    fds: list[int]
 
 
 class Channel:

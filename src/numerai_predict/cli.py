@@ -7,7 +7,6 @@ Imports nothing heavy, so that `--help` and usage errors answer at once; the wor
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import logging
 import os
 import signal
@@ -258,8 +257,8 @@ def _form_fields(text: str) -> tuple[tuple[str, str], ...]:
 
 def _limits(args: argparse.Namespace) -> Limits:
     given = {"memory": args.memory, "seconds": args.timeout}
-    return dataclasses.replace(
-        PRESETS[args.limits], **{name: value for name, value in given.items() if value is not None}
+    return PRESETS[args.limits]._replace(
+        **{name: value for name, value in given.items() if value is not None}
     )
 
 

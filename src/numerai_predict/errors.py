@@ -53,7 +53,10 @@ class InvalidPredictions(PredictError):
 
 
 class LimitExceeded(PredictError):
-    """The model took more memory, time, disk or output than it may."""
+    """The model took more memory, time, disk or output than it may.
+
+    From a worker: its text is what Python said of memory, the rest is the launcher's to add.
+    """
 
     code = 4
     name = "limit_exceeded"

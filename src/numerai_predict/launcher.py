@@ -8,9 +8,8 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from numerai_predict import errors
 from numerai_predict.inputs import Input
@@ -20,8 +19,7 @@ from numerai_predict.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """What to do; see the flags of the same names (cli.py).
 
     Args:
@@ -42,11 +40,10 @@ class Options:
     debug: bool = False
 
 
-@dataclass
 class Outcome:
     """What is known of a run, even of one that failed.
 
-    Args:
+    Attributes:
         phases: seconds by name.
         peak_memory: bytes.
         inspection: what the pickle holds (inspection.Inspection.to_json).
@@ -55,12 +52,13 @@ class Outcome:
         output: the file they are in.
     """
 
-    phases: dict[str, float] = field(default_factory=dict)
-    peak_memory: int = 0
-    inspection: dict[str, Any] = field(default_factory=dict)
-    protections: dict[str, str] = field(default_factory=dict)
-    rows: int = 0
-    output: Path | None = None
+    def __init__(self) -> None:
+        self.phases: dict[str, float] = {}
+        self.peak_memory = 0
+        self.inspection: dict[str, Any] = {}
+        self.protections: dict[str, str] = {}
+        self.rows = 0
+        self.output: Path | None = None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -142,7 +140,7 @@ class Run:
             for kind, input in self.inputs.items():
                 if kind == "model" or not self.options.inspect:
                     input.start()
-            self.outcome.protections = self.worker.expect("confined")["protections"]
+            self.outcome.protections = self.worker.expect("confined").fields["protections"]
             missing = _report(self.outcome.protections)
             if missing and self.options.require_sandbox:
                 raise errors.UsageError(
@@ -164,7 +162,7 @@ class Run:
             worker.expect("loading")
             worker.start_clock()
             log.info("Loading model %s", self.inputs["model"].path)
-            arguments = worker.expect("loaded")["arguments"]
+            arguments = worker.expect("loaded").fields["arguments"]
             log.debug("The model takes %s argument(s)", arguments)
             self._await_predicting(arguments)
         log.info("Predicting on %d rows", len(ids))

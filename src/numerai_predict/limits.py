@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """What the model's processes may take together; None is no limit.
 
     Args:
@@ -27,7 +26,7 @@ class Limits:
     memory: int | None = None
     seconds: float | None = None
     cpus: int | None = None
-    disk: int = 2 << 30
+    disk: int = 1 << 30
     output: int = 64 << 20
     processes: int = 1024
 

@@ -127,7 +127,7 @@ def _call_failure(error: BaseException, details: str) -> PredictError:
     if isinstance(error, ModuleNotFoundError):
         return _missing_module(error, details)
     if isinstance(error, MemoryError):
-        return LimitExceeded(f"out of memory while predicting: {error}", details)
+        return LimitExceeded(str(error), details)
     if isinstance(error, SystemExit):
         return ModelError(
             f"the model called sys.exit({error.code!r}); it must return its predictions", details
@@ -149,7 +149,7 @@ def _load_failure(name: str, error: BaseException, details: str) -> PredictError
     if isinstance(error, ModuleNotFoundError):
         return _missing_module(error, details)
     if isinstance(error, MemoryError):
-        return LimitExceeded(f"out of memory while {name} was loaded: {text}", details)
+        return LimitExceeded(text, details)
     # Before 3.11 and after, code objects have different fields.
     if isinstance(error, TypeError) and re.match(r"code(\(\)| expected)", text):
         return EnvironmentMismatch(

@@ -8,8 +8,8 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from numerai_predict import landlock, seccomp
 
@@ -21,8 +21,7 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 _SHARED_MEMORY = "/dev/shm"  # semaphores of multiprocessing
 
 
-@dataclass(frozen=True)
-class Confinement:
+class Confinement(NamedTuple):
     """What the launcher asks of the worker.
 
     Args:
@@ -42,8 +41,6 @@ class Confinement:
     processes: int
     file_size: int
     cpus: int | None
-
-    asdict = asdict
 
 
 def confine(wanted: Confinement, channel: int) -> dict[str, str]:

@@ -10,7 +10,6 @@ import logging
 import os
 import resource
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from numerai_predict import errors, processes, worker
+from numerai_predict import errors, processes
 from numerai_predict.channel import Channel, Message, Violation
 from numerai_predict.limits import ContainerMemory, Limits, disk_use, format_bytes
 from numerai_predict.output import Output, printable
@@ -27,8 +26,14 @@ from numerai_predict.sandbox import Confinement
 
 log = logging.getLogger(__name__)
 
+# `python -c BOOTSTRAP FD SYS_PATH…`: the worker has the launcher's modules, wherever they are.
+BOOTSTRAP = (
+    "import sys; fd = int(sys.argv[1]); sys.path[:] = sys.argv[2:]; del sys.argv[1:]; "
+    "from numerai_predict import worker; worker.main(fd)"
+)
+
 TICK = 0.05  # seconds between two looks at limits
-LONGEST_FILE = 1 << 30  # bytes
+LONGEST_FILE = 512 << 20  # bytes
 LONGEST_TEXT = 64 << 20  # bytes of ids or predictions, beside 200 for every live row
 ORDERLY_EXIT = 5.0  # seconds for a worker with children to end them
 
@@ -50,7 +55,7 @@ class Supervisor:
         self.limits = limits
         self.peak_memory = 0  # bytes, of all its processes together
         self.loading = False  # whether the model's code may have run
-        self.protections: dict[str, str] = {}
+        self._activity = "loading the model"
         self._on_tick = on_tick
         self._container = ContainerMemory()
         self._deadline: float | None = None
@@ -67,7 +72,7 @@ class Supervisor:
         with theirs:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-IB", "-c", worker.BOOTSTRAP, str(theirs.fileno())),
+                    *(sys.executable, "-IB", "-c", BOOTSTRAP, str(theirs.fileno())),
                     *filter(None, sys.path),
                 ],
                 env=_environment(self._folder),
@@ -80,7 +85,7 @@ class Supervisor:
                 **({} if user is None else {"user": user, "group": user, "extra_groups": []}),
             )
         self._output.start()
-        self.send("confine", confinement=self._confinement().asdict(), **order)
+        self.send("confine", confinement=self._confinement()._asdict(), **order)
 
     def _confinement(self) -> Confinement:
         memory = self.limits.memory
@@ -131,6 +136,8 @@ class Supervisor:
             raise self._failure(message, blame)
         if message.kind != kind:
             raise self._forged()
+        if kind == "predicting":
+            self._activity = "predicting"
         return message
 
     def expect_text(self, kind: str, rows: int = 0) -> bytes:
@@ -171,12 +178,13 @@ class Supervisor:
             return
         used = processes.memory(processes.group(self._process.pid))
         self.peak_memory = max(self.peak_memory, used)
-        limit = self.limits.memory
-        if limit is not None and used > limit:
-            raise errors.LimitExceeded(self._out_of_memory(limit))
+        if self.limits.memory is not None and used > self.limits.memory:
+            raise self._out_of_memory()
         if self._deadline is not None and time.monotonic() > self._deadline:
             raise errors.LimitExceeded(
-                f"the model was not done after {self.limits.seconds:g} seconds",
+                f"out of time: the model was still {self._activity} after "
+                f"{self.limits.seconds:g} seconds, the limit. Try a smaller model, or a longer "
+                "--timeout to see how long it takes",
                 self._output.tail(),
             )
         disk = sum(disk_use(folder, self._user) for folder in {self._folder, "/dev/shm"} if folder)
@@ -194,11 +202,14 @@ class Supervisor:
     def _too_long_output(self) -> str:
         return f"the model printed more than {format_bytes(self.limits.output)}"
 
-    def _out_of_memory(self, limit: int) -> str:
-        return (
-            f"out of memory: the model took {format_bytes(self.peak_memory)}, the limit is "
-            f"{format_bytes(limit)}. Try fewer features, float32 instead of float64, smaller "
-            "batches, or fewer processes"
+    def _out_of_memory(self, how: str = "", details: str = "") -> errors.LimitExceeded:
+        limit = self.limits.memory or self._container.limit
+        return errors.LimitExceeded(
+            f"out of memory while {self._activity}{how}: the model's processes held "
+            f"{format_bytes(self.peak_memory)} when last seen, the limit is "
+            f"{format_bytes(limit) if limit else 'what the machine has'}. Try fewer features, "
+            "float32 instead of float64, smaller batches or fewer processes",
+            details,
         )
 
     def _forged(self) -> errors.PredictError:
@@ -219,29 +230,23 @@ class Supervisor:
         kind = errors.BY_NAME.get(name, errors.InternalError)
         if self.loading and kind not in (*errors.MODELS_OWN, *blame):
             return self._forged()
-        if self._container.killed():
-            return errors.LimitExceeded(self._out_of_memory(self._container.limit or 0), details)
-        if kind is errors.LimitExceeded and self.limits.memory is not None:
-            text += f" (the limit is {format_bytes(self.limits.memory)})"
+        if kind is errors.LimitExceeded or self._container.killed():
+            return self._out_of_memory(f" ({text})" if text else "", details)
         return kind(text, details)
 
     def _ended(self) -> errors.PredictError:
         """What it means that the worker is gone before it was done."""
         status = self._process.wait()
         tail = self._output.finish()
-        limit = self.limits.memory or self._container.limit
         if self._output.exceeded:
             return errors.LimitExceeded(self._too_long_output(), tail)
         if status == -signal.SIGXFSZ:
             longest = format_bytes(LONGEST_FILE)
             return errors.LimitExceeded(f"the model wrote a file of more than {longest}", tail)
         if self._container.killed():
-            limit = self._container.limit or 0
-            return errors.LimitExceeded(
-                f"{self._out_of_memory(limit)} (the kernel ended it: the container's limit)"
-            )
-        if status < 0 and ("bad_alloc" in tail or "MemoryError" in tail) and limit:
-            return errors.LimitExceeded(self._out_of_memory(limit), tail)
+            return self._out_of_memory(" (the kernel ended it)", tail)
+        if status < 0 and ("bad_alloc" in tail or "MemoryError" in tail):
+            return self._out_of_memory(details=tail)
         if not self.loading:
             return errors.InternalError(f"the worker ended before the model (status {status})", tail)
         if status >= 0:
@@ -284,6 +289,8 @@ class Supervisor:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.peak_memory = max(self.peak_memory, usage.ru_maxrss << 10)
         if self._folder:
+            import shutil
+
             shutil.rmtree(self._folder, ignore_errors=True)
 
 

@@ -1,6 +1,6 @@
 """The process that loads the model and predicts. It knows no secrets and trusts nobody's pickle.
 
-The launcher starts it with BOOTSTRAP, gives orders over a channel, and files as open descriptors.
+The launcher (supervisor.py) starts it, gives orders over a channel, and files as open descriptors.
 It confines itself first. Up to the message `loading` only this program's own code has run, and the
 launcher believes what it says; from then on the model's code could say anything.
 """
@@ -22,12 +22,6 @@ from typing import IO, Any
 from numerai_predict import errors, sandbox
 from numerai_predict.channel import Channel, Message
 
-# `python -c BOOTSTRAP FD SYS_PATH…`: the same modules as the launcher's, wherever they are.
-BOOTSTRAP = (
-    "import sys; fd = int(sys.argv[1]); sys.path[:] = sys.argv[2:]; del sys.argv[1:]; "
-    "from numerai_predict import worker; worker.main(fd)"
-)
-
 LONGEST = 8_000  # characters of a message, and of a traceback
 
 # Compressed pickles by file name, as pandas.read_pickle has them.
@@ -42,13 +36,13 @@ def main(fd: int) -> None:
     channel = Channel.accept(socket.socket(fileno=fd))
     orders = Inbox(channel)
     order = orders.get("confine")
-    protections = sandbox.confine(sandbox.Confinement(**order["confinement"]), fd)
+    protections = sandbox.confine(sandbox.Confinement(**order.fields["confinement"]), fd)
     channel.send("confined", protections=protections)
     try:
-        if order["inspect"]:
+        if order.fields["inspect"]:
             inspect(channel, orders.get("model"))
         else:
-            predict(channel, orders, None if order["debug"] else 8)
+            predict(channel, orders, None if order.fields["debug"] else 8)
         channel.send("done")
     except errors.PredictError as error:
         texts = {"message": str(error)[:LONGEST], "details": error.details[-LONGEST:]}
@@ -65,7 +59,7 @@ def inspect(channel: Channel, model: Message) -> None:
     from numerai_predict import inspection
 
     with open_pickle(model) as file:
-        found = inspection.inspect(file, model["name"])
+        found = inspection.inspect(file, model.fields["name"])
     report = {**found.to_json(), "table": found.table()}
     channel.send_text("inspected", json.dumps(report).encode())
     if mismatch := found.mismatch():
@@ -92,7 +86,7 @@ def predict(channel: Channel, orders: Inbox, traceback_limit: int | None) -> Non
 
     channel.send("loading")
     with open_pickle(orders.get("model")) as file:
-        function = model.load(file, orders.get("model")["name"], traceback_limit)
+        function = model.load(file, orders.get("model").fields["name"], traceback_limit)
     arguments = model.count_arguments(function)
     channel.send("loaded", arguments=arguments)
     features = live_data.to_frame(reading.result())
@@ -114,7 +108,7 @@ def open_pickle(model: Message) -> IO[bytes]:
     """The model's file from its beginning, decompressed as its name says."""
     fd = os.dup(model.fds[0])
     os.lseek(fd, 0, os.SEEK_SET)
-    opener = _OPENERS.get(os.path.splitext(model["name"])[1])
+    opener = _OPENERS.get(os.path.splitext(model.fields["name"])[1])
     file = os.fdopen(fd, "rb")
     return opener(file) if opener else file
 
