@@ -1,17 +1,14 @@
-import logging
-import os
+import json
 import re
+import signal
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
 
-from numerai_predict import __version__, cli, pipeline
-from numerai_predict.conftest import ROWS, command
-
-# Also what `sys.path` gained in this process, as under Pants.
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+from numerai_predict import __version__, cli
+from numerai_predict.conftest import ENVIRONMENT, ROWS, command
 
 
 def good(live_features):
@@ -23,22 +20,15 @@ def broken(live_features):
     raise KeyError("feature_gone")
 
 
-def test_the_command_predicts_and_writes_a_csv_file(tmp_path, live, pickled):
-    flags = ["--dataset", tmp_path / "live.parquet", "--output_dir", tmp_path]
-    done = subprocess.run(
-        command("--debug", "--model", pickled(good), *flags),
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    (csv,) = tmp_path.glob("live_predictions-*.csv")
-    assert re.fullmatch(r"live_predictions-[0-9a-f]{12}\.csv", csv.name)
-    assert csv.read_text().startswith("id,prediction\n")
-    pd.testing.assert_frame_equal(pd.read_csv(csv, index_col="id"), good(live))
-    assert done.stdout == ""
-    assert f"Wrote {ROWS} predictions to {csv}" in done.stderr
-    assert live.index[0] in done.stderr
+def test_the_command_predicts_and_writes_a_csv_file(run, pickled, live):
+    done = run(pickled(good))
+    assert done.code == 0, done.log
+    assert re.fullmatch(r"live_predictions-[0-9a-f]{12}\.csv", done.csv.name)
+    assert done.csv.read_text().startswith("id,prediction\n")
+    pd.testing.assert_frame_equal(pd.read_csv(done.csv, index_col="id"), good(live))
+    assert done.printed == ""
+    assert f"Wrote {ROWS} predictions to {done.csv}\nid,prediction\n{live.index[0]}" in done.log
+    assert re.search(rf"Done: {ROWS} rows in .*start .* s, load .* s, predict .* s, valid", done.log)
 
 
 @pytest.mark.parametrize("flag", ["--help", "--version", "--no-such-flag"])
@@ -47,7 +37,7 @@ def test_answers_about_flags_need_no_heavy_import(flag):
         "import sys; from numerai_predict import cli\n"
         f"try: cli.main(['--model=gone', '{flag}'])\n"
         "except SystemExit: pass\n"
-        "print(sorted({'pandas', 'requests', 'numerapi'} & set(sys.modules)))"
+        "print(sorted({'pandas', 'numpy', 'pyarrow', 'urllib3'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True
@@ -61,13 +51,23 @@ def test_help_gives_every_flag_its_default(capsys):
     assert exit.value.code == 0
     sections = re.split(r"\n  (?=-)", capsys.readouterr().out.partition("\noptions:")[2])
     texts = {section.split()[0]: " ".join(section.split()) for section in sections if section}
-    assert {flag: text[text.rindex("(") :] for flag, text in texts.items() if "(" in text} == {
+    defaults = {
+        flag: match[0] for flag, text in texts.items() if (match := re.search(r"\((required|default)[^()]*\)", text))
+    }
+    assert defaults == {
         "--model": "(required)",
         "--dataset": "(default: v5.2/live.parquet)",
         "--benchmarks": "(default: v5.2/live_benchmark_models.parquet)",
         "--output_dir": "(default: /tmp)",
+        "--cache_dir": "(default: downloads are not reused)",
         "--post_url": "(default: no upload)",
         "--post_data": "(default: none)",
+        "--limits": "(default: none)",
+        "--memory": "(default: as --limits)",
+        "--timeout": "(default: as --limits)",
+        "--result": "(default: none)",
+        "--inspect": "(default: off)",
+        "--require-sandbox,": "(default: off)",
         "--debug": "(default: off)",
     }
 
@@ -84,74 +84,164 @@ def test_version(capsys):
         (["--model=/gone/model.pkl"], r'/gone/model\.pkl does not exist.* -v "\$PWD:\$PWD"'),
         (["--model=/"], "/ is not a file"),
         (["--model=s3://bucket/model.pkl?s3cret"], "presign"),
+        (["--model=@/gone/s3cret-file"], "cannot be read: No such file"),
+        (["--model=@-", "--post_data=@-"], "only one flag can be read from standard input"),
         (["--dataset=/gone/live.parquet"], "--dataset /gone/live.parquet does not exist"),
         (["--benchmarks=./gone.parquet"], "--benchmarks ./gone.parquet does not exist"),
         (["--output_dir=/gone"], "--output_dir /gone does not exist"),
         (["--output_dir=/dev/null"], "--output_dir /dev/null is not a folder"),
+        (["--cache_dir=/gone"], "--cache_dir /gone does not exist"),
         (["--post_url=http://host/"], "--post_url needs --post_data"),
         (["--post_data=key=s3cret"], "--post_data needs --post_url"),
         (["--post_url=host", "--post_data=key=s3cret"], "--post_url must begin with http"),
         (["--post_url=http://host/", "--post_data=s3cret"], "--post_data must be a url-encoded"),
+        (["--memory=lots"], "'lots' is no size such as 3GB or 512MB"),
+        (["--timeout=soon"], "'soon' is no time such as"),
+        (["--limits=mine"], "invalid choice: 'mine'"),
         (["--no-such-flag"], "unrecognized arguments"),
     ],
 )
-def test_usage_errors_exit_2_and_say_what_is_wrong(run, pickled, flags, says):
-    done = run(pickled(good), *flags)
-    assert done.code == 2
-    assert re.search(says, done.log), done.log
-    assert "s3cret" not in done.log
+def test_usage_errors_exit_2_and_say_what_is_wrong(tmp_path, capsys, flags, says):
+    (tmp_path / "model.pkl").touch()
+    given = [f"--model={tmp_path}/model.pkl", f"--result={tmp_path}/result.json", *flags]
+    assert cli.main(given) == 2
+    log = capsys.readouterr().err
+    assert re.search(says, log), log
+    assert "s3cret-" in log or "s3cret" not in log
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert (result["code"], result["name"]) == (2, "usage")
+    assert re.search(says, result["message"])
 
 
 def test_a_missing_model_flag_is_a_usage_error(capsys):
-    with pytest.raises(SystemExit) as exit:
-        cli.main([])
-    assert exit.value.code == 2
+    assert cli.main([]) == 2
     assert "--model" in capsys.readouterr().err
 
 
-def test_an_output_folder_that_is_not_writable(run, pickled, monkeypatch):
+def test_an_output_folder_that_is_not_writable(tmp_path, capsys, monkeypatch):
     # Tests may run as root, whom no permission stops.
-    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
-    monkeypatch.setattr(cli, "_check_model", lambda *args: None)
-    done = run(pickled(good))
-    assert done.code == 2
-    assert "is not writable" in done.log
+    monkeypatch.setattr(cli.os, "access", lambda path, mode: not mode & cli.os.W_OK)
+    (tmp_path / "model.pkl").touch()
+    assert cli.main([f"--model={tmp_path}/model.pkl"]) == 2
+    assert "is not writable" in capsys.readouterr().err
 
 
-def test_a_failure_has_one_message_and_says_how_to_debug_it(run, pickled):
+def test_a_failure_has_one_message_and_says_how_to_debug_it(run, pickled, tmp_path):
     done = run(pickled(broken))
-    minor = f"{sys.version_info.major}_{sys.version_info.minor}"
     assert done.code == 1
     assert "ERROR model_error: the model raised KeyError: 'feature_gone'" in done.log
     assert "in broken" in done.log  # the model's own traceback, but not ours
     assert "numerai_predict/model.py" not in done.log
-    hint = f'docker run -i --rm -v "$PWD:$PWD" numerai_predict_py_{minor} --debug --model'
-    assert hint in done.log
+    image = f"numerai_predict_py_{sys.version_info.major}_{sys.version_info.minor}"
+    assert (
+        f'    docker run -i --rm -v "$PWD:$PWD" {image} --debug --model $PWD/model.pkl '
+        "--dataset $PWD/live.parquet --benchmarks $PWD/live_benchmark_models.parquet\n"
+    ) in done.log
+    assert done.result["name"] == "model_error"
+    assert done.result["message"] == "the model raised KeyError: 'feature_gone'"
+    assert "in broken" in done.result["details"]
 
 
 def test_debug_shows_our_traceback_and_debug_lines(run, pickled):
     done = run(pickled(broken), "--debug")
     assert done.code == 1
-    assert "pipeline.py" in done.log
+    assert "launcher.py" in done.log
     assert " DEBUG " in done.log
 
 
-def test_an_unforeseen_error_is_ours(run, pickled, monkeypatch):
-    def fail(args):
-        raise ZeroDivisionError
+def test_an_unforeseen_error_is_ours(tmp_path, capsys, monkeypatch):
+    def fail(options, outcome):
+        raise ZeroDivisionError("of ours")
 
-    monkeypatch.setattr(pipeline, "run", fail)
-    done = run(pickled(good))
-    assert done.code == 70
-    assert "internal_error" in done.log and "ZeroDivisionError" in done.log
+    monkeypatch.setattr(cli, "_run", fail)
+    monkeypatch.setattr(cli.secrecy, "hide", lambda: None)
+    (tmp_path / "model.pkl").touch()
+    previous = signal.getsignal(signal.SIGTERM)
+    try:
+        assert cli.main([f"--model={tmp_path}/model.pkl", "--debug"]) == 70
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    log = capsys.readouterr().err
+    assert "internal_error" in log and "ZeroDivisionError: of ours" in log
 
 
-def test_a_model_that_takes_over_the_log_reveals_nothing(run, pickled, server):
-    def chatty(live_features):
-        logging.basicConfig(level=logging.DEBUG, force=True)
-        return good(live_features)
+@pytest.mark.parametrize("how", ["file", "input", "environment"])
+def test_secrets_need_not_be_arguments(run, pickled, tmp_path, how):
+    model = pickled(broken)
+    secret = tmp_path / "secret"
+    secret.write_text(f"{model}\n")
+    if how == "file":
+        done = run(f"@{secret}")
+    elif how == "input":
+        done = run("@-", input=secret.read_text())
+    else:
+        done = run("", env={"NUMERAI_PREDICT_MODEL": str(model)})
+    assert "the model raised KeyError" in done.log
 
-    url = server.on("/in")
-    done = run(pickled(chatty), f"--post_url={url}?s3cret", "--post_data=key=s3cret")
-    assert done.code == 8
-    assert "s3cret" not in done.log
+
+def test_the_result_tells_what_happened(run, pickled):
+    done = run(pickled(good), "--limits=numerai")
+    result = done.result
+    assert (result["code"], result["name"], result["rows"]) == (0, "ok", ROWS)
+    assert result["output"] == str(done.csv)
+    assert set(result["phases"]) == {"start", "load", "predict", "validate"}
+    assert 20 << 20 < result["peak_memory"] < result["memory_limit"] == 4 << 30
+    assert result["protections"]["no network, no other processes"] is True
+    assert result["image"]["python"] == sys.version.split()[0]
+    assert result["model"]["protocol"] >= 4
+
+
+def test_limits_give_a_model_one_processor(run, pickled):
+    def counts(live_features):
+        import os
+
+        raise ValueError(f"{len(os.sched_getaffinity(0))} processors")
+
+    assert "1 processors" in run(pickled(counts), "--limits=numerai").log
+
+
+def test_a_model_that_takes_too_long(run, pickled):
+    def sleeps(live_features):
+        import time
+
+        time.sleep(1000)
+
+    done = run(pickled(sleeps), "--timeout=0.5")
+    assert done.code == 4
+    assert "limit_exceeded: out of time: the model was still predicting after 0.5 sec" in done.log
+
+
+def test_a_model_that_takes_too_much_memory(run, pickled):
+    def hogs(live_features):
+        return b"x" * (1 << 31)
+
+    done = run(pickled(hogs), "--memory=1GB")
+    assert done.code == 4
+    assert "limit_exceeded: out of memory while predicting" in done.log
+    assert "the limit is 1.0 GB" in done.log
+
+
+def test_termination_ends_the_model_too(tmp_path, live, pickled):
+    def waits(live_features):
+        import time
+
+        print("waiting")
+        time.sleep(1000)
+
+    flags = [f"--model={pickled(waits)}", f"--dataset={tmp_path}/live.parquet"]
+    argv = command(*flags, f"--output_dir={tmp_path}")
+    with subprocess.Popen(argv, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        while "waiting" not in process.stderr.readline():
+            pass
+        before = set(tmp_path.parent.glob("numerai_predict-*"))
+        process.terminate()
+        assert process.wait(20) == 143
+    assert not before & set(tmp_path.parent.glob("numerai_predict-*"))
+
+
+def test_require_sandbox_refuses_where_a_protection_is_missing(run, pickled):
+    done = run(pickled(good), "--require-sandbox")
+    missing = [name for name, there in done.result["protections"].items() if not there]
+    assert done.code == (2 if missing else 0), done.log
+    for name in missing:
+        assert name in done.result["message"]

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import logging
+import json
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
 
-from numerai_predict import cli, web
-
 ROWS = 40
 
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
-    """Retries follow each other at once."""
-    monkeypatch.setattr(web, "BACKOFF", 0)
-
-
-@pytest.fixture(autouse=True)
-def log_of_its_own():
-    """No test leaves the command's log handler, which writes to that test's standard error."""
-    yield
-    logging.captureWarnings(False)
-    for handler in logging.getLogger().handlers[:]:
-        if type(handler) is logging.StreamHandler:
-            logging.getLogger().removeHandler(handler)
+# Also what `sys.path` gained in this process, as under Pants.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 
 @pytest.fixture
@@ -71,8 +59,9 @@ def pickled(tmp_path, request) -> Callable[[object], Path]:
 
 @dataclass
 class Run:
-    code: int | str | None
-    log: str
+    code: int
+    log: str  # standard error
+    printed: str  # standard output
     output_dir: Path
 
     @property
@@ -84,22 +73,31 @@ class Run:
     def has_csv(self) -> bool:
         return bool(list(self.output_dir.glob("live_predictions-*.csv")))
 
+    @property
+    def result(self) -> dict[str, Any]:
+        """What `--result` says."""
+        return json.loads((self.output_dir / "result.json").read_text())
+
 
 @pytest.fixture
-def run(tmp_path, live, capsys) -> Callable[..., Run]:
-    """Runs the command in this process on the local live data; later flags win."""
+def run(tmp_path, live) -> Callable[..., Run]:
+    """Runs the command on the local live data; later flags win."""
     output_dir = tmp_path / "out"
     output_dir.mkdir()
 
-    def run(model: object, *flags: object) -> Run:
+    def run(model: object, *flags: object, env: dict[str, str] | None = None, input="") -> Run:
         local = [f"--dataset={tmp_path}/live.parquet", f"--output_dir={output_dir}"]
         local += [f"--benchmarks={tmp_path}/live_benchmark_models.parquet"]
-        code: int | str | None
-        try:
-            code = cli.main([f"--model={model}", *local, *map(str, flags)])
-        except SystemExit as exit:
-            code = exit.code
-        return Run(code, capsys.readouterr().err, output_dir)
+        local += [f"--result={output_dir}/result.json", f"--model={model}"]
+        done = subprocess.run(
+            command(*local, *flags),
+            env={**ENVIRONMENT, **(env or {})},
+            input=input,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        return Run(done.returncode, done.stderr, done.stdout, output_dir)
 
     return run
 

@@ -60,6 +60,21 @@ def to_frame(table: pyarrow.Table) -> pd.DataFrame:
     return frame if frame.index.name == ID else frame.reset_index(drop=True).set_index(ID)
 
 
+def check_same_rows(features: pd.DataFrame, benchmarks: pd.DataFrame) -> None:
+    """Make sure that a model can be given the benchmark models of all its rows.
+
+    Raises:
+        UsageError: the benchmark models lack some of the live ids.
+    """
+    missing = ~features.index.isin(benchmarks.index)
+    if missing.any():
+        raise UsageError(
+            f"the benchmark models lack {missing.sum()} of the {len(features)} ids of the live "
+            f"data, for example {features.index[missing][0]}: give --dataset and --benchmarks "
+            "of the same round"
+        )
+
+
 def by_era(
     features: pd.DataFrame, benchmarks: pd.DataFrame | None
 ) -> Iterator[tuple[pd.DataFrame, ...]]:
@@ -73,18 +88,7 @@ def by_era(
 
     Yields:
         (features,) or (features, benchmarks) of one era, with the same rows in the same order.
-
-    Raises:
-        UsageError: the benchmark models lack some of the live ids.
     """
-    if benchmarks is not None:
-        missing = ~features.index.isin(benchmarks.index)
-        if missing.any():
-            raise UsageError(
-                f"the benchmark models lack {missing.sum()} of the {len(features)} ids of the live "
-                f"data, for example {features.index[missing][0]}: give --dataset and --benchmarks "
-                "of the same round"
-            )
     several = "era" in features and features["era"].nunique(dropna=False) > 1
     parts = (part for _, part in features.groupby("era", dropna=False)) if several else [features]
     for part in parts:

@@ -1,6 +1,9 @@
+import os
+
 import pandas as pd
 import pytest
 
+from numerai_predict import live_data
 from numerai_predict.conftest import ROWS
 
 
@@ -29,6 +32,9 @@ def test_benchmarks_of_another_round_are_refused(run, pickled, live, tmp_path):
 def test_a_one_argument_model_reads_no_benchmarks(run, pickled, tmp_path):
     (tmp_path / "live_benchmark_models.parquet").write_bytes(b"nonsense")
     assert run(pickled(good)).code == 0
+    done = run(pickled(benchmark))
+    assert done.code == 2
+    assert "live_benchmark_models.parquet cannot be read as parquet" in done.log
 
 
 def test_every_era_is_a_call_of_its_own(run, pickled, live, tmp_path):
@@ -43,6 +49,25 @@ def test_every_era_is_a_call_of_its_own(run, pickled, live, tmp_path):
     ranks = pd.read_csv(done.csv, index_col="id")["prediction"]
     assert len(ranks) == ROWS
     assert ranks[:30].max() == ranks[30:].max() == 1
+
+
+def test_a_model_may_change_its_input_in_place(run, pickled):
+    def in_place(x):
+        x["prediction"] = x["feature_a"].rank(pct=True, method="first")
+        result = x[["prediction"]].copy()
+        x.reset_index(inplace=True)
+        return result
+
+    assert run(pickled(in_place)).code == 0
+
+
+def test_a_frame_is_what_pandas_would_read_in_one_block_per_type(live, tmp_path):
+    path = tmp_path / "live.parquet"
+    table = live_data.read(os.open(path, os.O_RDONLY))
+    assert live_data.ids(table) == list(live.index)
+    frame = live_data.to_frame(table)
+    pd.testing.assert_frame_equal(frame, pd.read_parquet(path))
+    assert frame._mgr.nblocks == 2
 
 
 def test_ids_in_a_column_become_the_index(run, pickled, live, tmp_path):

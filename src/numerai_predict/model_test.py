@@ -1,5 +1,5 @@
 import functools
-import gzip
+import io
 import pickle
 import sys
 import types
@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from numerai_predict import model
-from numerai_predict.errors import ModelError
+from numerai_predict.errors import ModelError, PredictError
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def good(x):
@@ -66,35 +68,18 @@ def test_other_signatures_are_refused_with_the_accepted_forms(function):
         model.count_arguments(function)
 
 
+LIVE = pd.DataFrame({"feature_a": [0, 1, 2]}, index=pd.Index(["n1", "n2", "n3"], name="id"))
+
+
+def load(content: bytes):
+    return model.load(io.BytesIO(content), "model.pkl")
+
+
 @pytest.mark.parametrize("callable_", [good, functools.partial(good), Callable(), wrapped()])
-def test_all_kinds_of_callables_predict(run, pickled, callable_):
-    done = run(pickled(callable_))
-    assert done.code == 0, done.log
-
-
-def test_star_args_get_both(run, pickled):
-    def both(*args):
-        live_features, benchmarks = args
-        assert "v52_lgbm" in benchmarks
-        return good(live_features)
-
-    assert run(pickled(both)).code == 0
-
-
-def test_a_compressed_pickle(run, pickled, tmp_path):
-    path = tmp_path / "model.pkl.gz"
-    path.write_bytes(gzip.compress(pickled(good).read_bytes()))
-    assert run(path).code == 0
-
-
-def test_a_model_may_change_its_input_in_place(run, pickled):
-    def in_place(x):
-        x["prediction"] = x["feature_a"].rank(pct=True, method="first")
-        result = x[["prediction"]].copy()
-        x.reset_index(inplace=True)
-        return result
-
-    assert run(pickled(in_place)).code == 0
+def test_all_kinds_of_callables_predict(callable_):
+    loaded = load(cloudpickle.dumps(callable_))
+    assert model.count_arguments(loaded) == 1
+    pd.testing.assert_frame_equal(model.call(loaded, LIVE), good(LIVE))
 
 
 class RaisesWhenLoaded:
@@ -110,10 +95,14 @@ def old_code_object():
     return RaisesWhenLoaded(types.CodeType, *range(30))
 
 
+def no_memory():
+    raise MemoryError("no room")
+
+
 @pytest.mark.parametrize(
     "content, code, says",
     [
-        (b"", 1, "is empty"),
+        (b"", 1, "breaks off"),
         (pickle.dumps([1, 2])[:-3], 1, "cannot be unpickled"),
         (b"<html>", 1, "cannot be unpickled: UnpicklingError"),
         (b"\x80\x09.", 1, "unsupported pickle protocol: 9, Python 3"),
@@ -124,16 +113,14 @@ def old_code_object():
         (cloudpickle.dumps(old_code_object()), 6, "was not made with Python 3."),
         (cloudpickle.dumps(RaisesWhenLoaded(sys.exit, 0)), 1, "sys.exit(0) while being loaded"),
         (cloudpickle.dumps(RaisesWhenLoaded(int, "x")), 1, "ValueError: invalid literal"),
+        (cloudpickle.dumps(RaisesWhenLoaded(no_memory)), 4, "no room"),
     ],
 )
-def test_files_that_hold_no_usable_model(run, tmp_path, content, code, says):
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    path = tmp_path / "bad.pkl"
-    path.write_bytes(content)
-    done = run(path)
-    assert done.code == code, done.log
-    assert says in done.log
-    assert not done.has_csv
+def test_files_that_hold_no_usable_model(content, code, says):
+    with pytest.raises(PredictError) as failure:
+        load(content)
+    assert failure.value.code == code
+    assert says in str(failure.value)
 
 
 def raises(x):
@@ -156,6 +143,19 @@ def stops(x):
     raise GeneratorExit("stop")
 
 
+def writes(x):
+    raise PermissionError("/etc/passwd")
+
+
+def fills(x):
+    raise MemoryError("no room")
+
+
+class OfAnotherLibrary:
+    def to_pandas(self):
+        return LIVE
+
+
 @pytest.mark.parametrize(
     "function, code, says",
     [
@@ -163,15 +163,37 @@ def stops(x):
         (exits, 1, "the model called sys.exit(0)"),
         (recurses, 1, "the model raised RecursionError"),
         (stops, 1, "the model raised GeneratorExit"),
+        (writes, 1, "may write only to its working directory"),
+        (fills, 4, "no room"),
         (imports, 6, "imports 'package_that_is_gone', which is not installed"),
         (lambda x: None, 1, "the model returned NoneType, not a pandas DataFrame: a function with"),
         (lambda x: x["feature_a"], 1, "return it with .to_frame('prediction')"),
         (lambda x: x["feature_a"].to_numpy(), 1, "the model returned numpy.ndarray"),
+        (lambda x: OfAnotherLibrary(), 1, "return it with .to_pandas()"),
     ],
 )
-def test_models_that_fail_while_predicting(run, pickled, function, code, says):
-    done = run(pickled(function))
-    assert done.code == code, done.log
-    assert says in done.log
-    assert "Traceback" not in done.log or f"in {function.__name__}" in done.log
-    assert not done.has_csv
+def test_models_that_fail_while_predicting(function, code, says):
+    with pytest.raises(PredictError) as failure:
+        model.call(function, LIVE)
+    assert failure.value.code == code
+    assert says in str(failure.value)
+    if failure.value.details:
+        assert f"in {function.__name__}" in failure.value.details
+        assert "numerai_predict/model.py" not in failure.value.details
+
+
+def test_a_traceback_has_as_many_frames_as_asked_for():
+    def deep(depth):
+        return deep(depth - 1) if depth else raises(LIVE)
+
+    def outermost(x):
+        return deep(20)
+
+    def details(limit):
+        with pytest.raises(PredictError) as failure:
+            model.call(outermost, LIVE, traceback_limit=limit)
+        return failure.value.details
+
+    assert "in outermost" not in details(8)
+    assert "in outermost" in details(None)
+    assert "in raises" in details(8)

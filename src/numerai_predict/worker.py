@@ -94,6 +94,7 @@ def predict(channel: Channel, orders: Inbox, traceback_limit: int | None) -> Non
     benchmarks = None
     if arguments == 2:
         benchmarks = live_data.to_frame(live_data.read(orders.get("benchmarks").fds[0]))
+        live_data.check_same_rows(features, benchmarks)
 
     channel.send("predicting")
     live_ids = features.index  # kept apart: the model may change its input in place

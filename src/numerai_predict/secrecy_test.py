@@ -1,0 +1,74 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from numerai_predict import secrecy
+from numerai_predict.conftest import ENVIRONMENT
+
+# Hides, then prints what /proc shows of itself, and what it still knows.
+SHOW = """
+import os, sys
+from pathlib import Path
+from numerai_predict import secrecy
+before = Path("/proc/self/environ").read_bytes()
+secrecy.hide()
+for name in ("cmdline", "environ"):
+    try:
+        print(name, Path(f"/proc/self/{name}").read_bytes())
+    except PermissionError as error:
+        print(name, error)
+print("known", sys.argv[1], os.environ["SECRET"], os.environ["PATH"] != "", b"s3cret" in before)
+"""
+
+
+@pytest.fixture(scope="module")
+def shown():
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW, "--post_data=s3cret"],
+        env={**ENVIRONMENT, "SECRET": "s3cret", "EMPTY": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+
+
+def test_proc_does_not_show_the_arguments(shown):
+    assert shown["cmdline"].startswith("b'numerai_predict\\x00")
+    assert "s3cret" not in shown["cmdline"]
+
+
+def test_proc_does_not_show_the_environment(shown):
+    assert "s3cret" not in shown["environ"]
+
+
+def test_the_process_itself_still_knows_them(shown):
+    assert shown["known"] == "--post_data=s3cret s3cret True True"
+
+
+def test_a_value_can_be_in_a_file(tmp_path):
+    (tmp_path / "secret").write_text("key=s3cret\n")
+    assert secrecy.resolve(f"@{tmp_path}/secret") == "key=s3cret"
+    assert secrecy.resolve("key=s3cret") == "key=s3cret"
+
+
+def test_a_value_can_be_in_the_environment(monkeypatch):
+    monkeypatch.setenv("NUMERAI_PREDICT_POST_DATA", "key=s3cret")
+    assert secrecy.environment_value("post_data") == "key=s3cret"
+    assert secrecy.environment_value("post_url") is None
+
+
+def test_other_processes_of_the_user_cannot_look_into_this_one():
+    code = (
+        "import os, sys\nfrom numerai_predict import secrecy\nsecrecy.hide()\n"
+        "print('hidden', flush=True); sys.stdin.read()"
+    )
+    argv = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(argv, env=ENVIRONMENT, text=True, **pipes) as process:
+        assert process.stdout.readline() == "hidden\n"
+        owner = os.stat(f"/proc/{process.pid}/environ").st_uid
+        process.stdin.close()
+    assert owner == 0
