@@ -94,7 +94,8 @@ class Supervisor:
             started_as_root=os.geteuid() == 0,
             folder=self._folder,
             memory=None if memory is None else memory + SPARE_ALLOCATION,
-            processes=self.limits.processes,
+            # The kernel counts all that the user has, not only what the worker starts.
+            processes=self.limits.processes + processes.threads_of(self._user),
             file_size=LONGEST_FILE,
             cpus=self.limits.cpus,
         )
