@@ -28,7 +28,8 @@ from poetry_plugin_export.exporter import Exporter  # type: ignore[import-untype
 from uv import find_uv_bin
 
 FOLDER = "3rdparty/python"
-PANTS_IN, PANTS_TXT = f"{FOLDER}/pants.in", f"{FOLDER}/pants.txt"
+# What poetry.lock cannot hold has a lock of its own: NAME.in -> NAME.txt, from this Python upwards.
+OWN_LOCKS = {"numerai-tools": "3.11", "pants": "3.7"}
 PREDICTOR, MODELS, TESTS = map(canonicalize_name, ("main", "models", "tests"))
 
 Locked = dict[Package, TransitivePackageInfo]
@@ -107,7 +108,7 @@ def lock(root: Path, update: bool) -> None:
     relock(root, index, update)
     drop_descriptions(root / "poetry.lock")
     files = exports(root)
-    files[PANTS_TXT] = notice(PANTS_IN) + compile_pants(root, index, update)
+    files |= {f"{FOLDER}/{name}.txt": own_lock(root, name, index, update) for name in OWN_LOCKS}
     for path, content in files.items():
         file = root / path
         changed = not file.exists() or file.read_text() != content
@@ -131,21 +132,23 @@ def relock(root: Path, index: str, update: bool) -> None:
         sys.exit(status)
 
 
-def compile_pants(root: Path, index: str, update: bool) -> str:
-    """Pants has a lock of its own, because it runs on Pythons that poetry.lock does not cover."""
+def own_lock(root: Path, name: str, index: str, update: bool) -> str:
+    """What NAME.in asks for, with all that it needs, pinned and hashed."""
+    locked = root / FOLDER / f"{name}.txt"
     with TemporaryDirectory() as folder:
-        output = Path(folder) / "pants.txt"
-        if (root / PANTS_TXT).exists() and not update:
+        output = Path(folder) / locked.name
+        if locked.exists() and not update:
             # uv keeps the versions that it finds in its output file.
-            output.write_text((root / PANTS_TXT).read_text())
-        options = "--universal --python-version=3.7 --generate-hashes --no-header --no-annotate"
+            output.write_text(locked.read_text())
+        options = f"--universal --python-version={OWN_LOCKS[name]} --generate-hashes"
+        command = [find_uv_bin(), "pip", "compile", f"{FOLDER}/{name}.in", "-q", "-o", output]
         subprocess.run(
-            [find_uv_bin(), "pip", "compile", PANTS_IN, "-q", "-o", output, *options.split()],
+            [*command, *options.split(), "--no-header", "--no-annotate"],
             cwd=root,
             env={**os.environ, "UV_DEFAULT_INDEX": index},
             check=True,
         )
-        return output.read_text()
+        return notice(f"{FOLDER}/{name}.in") + output.read_text()
 
 
 def orphans(root: Path, expected: Iterable[str]) -> list[str]:
@@ -169,17 +172,19 @@ def problems(root: Path) -> Iterator[str]:
             yield f"{path} is stale"
     for path in orphans(root, expected):
         yield f"{path} is not needed any more"
-    if not pants_is_locked(root):
-        yield f"{PANTS_TXT} is stale"
+    for name in OWN_LOCKS:
+        source, locked = f"{FOLDER}/{name}.in", f"{FOLDER}/{name}.txt"
+        if not (root / locked).exists():
+            yield f"{locked} is missing"
+        elif not is_locked((root / locked).read_text(), source, (root / source).read_text()):
+            yield f"{locked} is stale"
 
 
-def pants_is_locked(root: Path) -> bool:
+def is_locked(text: str, source: str, asked: str) -> bool:
     """Whether all that is asked for is pinned, and all that is pinned is hashed."""
-    if not (root / PANTS_TXT).exists():
-        return False
-    head, *lines = (root / PANTS_TXT).read_text().replace("\\\n", "").splitlines()
-    hashed = head + "\n" == notice(PANTS_IN) and all("--hash=sha256:" in line for line in lines)
-    return hashed and pins((root / PANTS_IN).read_text()) <= pins("\n".join(lines))
+    head, *lines = text.replace("\\\n", "").splitlines()
+    hashed = head + "\n" == notice(source) and all("--hash=sha256:" in line for line in lines)
+    return hashed and pins(asked) <= pins("\n".join(lines))
 
 
 def pins(text: str) -> set[tuple[str, str]]:

@@ -50,8 +50,8 @@ def test_this_repository_is_in_sync(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (
             "requirements.txt",
-            r"^requests==.*?(?= )",
-            "requests==2.0.0",
+            r"^urllib3==.*?(?= )",
+            "urllib3==2.0.0",
             "requirements.txt is stale",
         ),
         (
@@ -72,6 +72,12 @@ def test_this_repository_is_in_sync(capsys: pytest.CaptureFixture[str]) -> None:
             r"^toml==(.*) \\\n( +--hash.*\n)+",
             r"toml==\1\n",
             "3rdparty/python/pants.txt is stale",
+        ),
+        (
+            "3rdparty/python/numerai-tools.in",
+            "==.*",
+            "==0.4.3",
+            "3rdparty/python/numerai-tools.txt is stale",
         ),
     ],
 )
@@ -94,7 +100,13 @@ def test_a_hash_changed_in_the_lock_is_reported_for_each_export_that_has_it(repo
 
 
 @pytest.mark.parametrize(
-    "file", ["poetry.lock", "requirements.txt", "3rdparty/python/py312-models.txt"]
+    "file",
+    [
+        "poetry.lock",
+        "requirements.txt",
+        "3rdparty/python/py312-models.txt",
+        "3rdparty/python/numerai-tools.txt",
+    ],
 )
 def test_a_missing_file_is_reported(repo: Path, file: str) -> None:
     (repo / file).unlink()
