@@ -1,9 +1,9 @@
-"""Numerai's own verdict on predictions, come to as their platform does: pandas.read_csv, numerai_tools.
+"""Numerai's own verdict on predictions, reached as their platform does: pandas and numerai_tools.
 
     python numerai_verdicts.py
 
-Answers lines of JSON, {"live_ids": […], "csv": "<bytes as latin-1>"}, with a line each: accepted, the
-name of what is wrong (headers, ids, values), or the exception that says it without a name.
+Answers lines of JSON, {"live_ids": […], "csv": "<bytes as latin-1>"}, with a line each: accepted,
+the name of what is wrong (headers, ids, values), or the exception that says it without a name.
 """
 
 import io

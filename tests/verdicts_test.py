@@ -1,4 +1,4 @@
-"""The launcher's verdict on predictions is that of numerai_tools, which knows all of Numerai's rules."""
+"""The launcher's verdict on predictions is that of numerai_tools, which are Numerai's own."""
 
 from __future__ import annotations
 
@@ -63,49 +63,10 @@ EXTREMES = [
     *(float("nan"), float("inf"), float("-inf")),
 ]
 ODD_TEXTS = [
-    *(
-        "high",
-        "",
-        " 0.5",
-        "0.5 ",
-        "\t.5",
-        "+0.5",
-        "++0.5",
-        "-0",
-        "0_1",
-        "0x1p-1",
-        "0,5",
-        "1/2",
-        "٠.٥",
-    ),
-    *(
-        "1e-400",
-        "1e400",
-        "5E-1",
-        "1.",
-        ".",
-        "1e",
-        "1e+",
-        "0.5f",
-        "0.5\xa0",
-        "9" * 30,
-        "0" * 30 + ".5",
-    ),
+    *("high", "", " 0.5", "0.5 ", "\t.5", "+0.5", "++0.5", "-0", "0_1", "0x1p-1", "0,5", "1/2"),
+    *("1e-400", "1e400", "5E-1", "1.", ".", "1e", "1e+", "0.5f", "0.5\xa0", "٠.٥", "9" * 30),
     *("True", "TRUE", "false", " True", "yes", "inf", "-Inf", "Infinity", " inf", "infinit"),
-    *(
-        "nan",
-        "NaN",
-        "-nan",
-        "+nan",
-        "NAN",
-        "NULL",
-        "null",
-        "None",
-        "NONE",
-        "<NA>",
-        "#N/A",
-        "1.#IND",
-    ),
+    *("nan", "NaN", "-nan", "+nan", "NAN", "NULL", "null", "None", "NONE", "<NA>", "#N/A"),
 ]
 ODD_VALUES = [*ODD_TEXTS, None, pd.NA, True, 0, 10**30, Decimal("0.25"), 0.5j, pd.Timestamp(0)]
 ODD_IDS = [None, np.nan, pd.NA, "", " ", "NA", "None", 7, 0.5, "a,b", 'a"b', "a\nb", f" {LIVE[0]}"]
