@@ -1,6 +1,6 @@
 # The front door; the work is done by Pants, which ./pants sets up by itself.
 .DEFAULT_GOAL := help
-.PHONY: help run test build_3_11 test_3_11 lock reproduce fmt clean
+.PHONY: help run test build_3_11 test_3_11 benchmark lock reproduce fmt clean
 
 # numerai-predict's users forced a fresh build with DOCKER_BUILDKIT=0.
 PANTS := ./pants $(if $(filter 0,$(DOCKER_BUILDKIT)),--no-local-cache)
@@ -28,6 +28,10 @@ build_3_11: ## build the Python 3.11 image, and load it where a Docker engine ru
 
 test_3_11: ## the tests of the Python 3.11 image
 	build-support/with-engines $(PANTS) test images: tests::
+
+benchmark: ## the predictor against a plain script, on the example that `make run` leaves
+	$(PANTS) package images:py311
+	build-support/with-engines python3 benchmarks/compare.py
 
 lock: ## resolve Python and Debian packages anew, and export what is derived from them
 	./pants run build-support/lock_python.py -- $(LOCK_ARGS)
