@@ -141,9 +141,9 @@ def own_lock(root: Path, name: str, index: str, update: bool) -> str:
             # uv keeps the versions that it finds in its output file.
             output.write_text(locked.read_text())
         options = f"--universal --python-version={OWN_LOCKS[name]} --generate-hashes"
-        command = [find_uv_bin(), "pip", "compile", f"{FOLDER}/{name}.in", "-q", "-o", output]
+        command = f"pip compile {FOLDER}/{name}.in --quiet --no-header --no-annotate"
         subprocess.run(
-            [*command, *options.split(), "--no-header", "--no-annotate"],
+            [find_uv_bin(), *command.split(), *options.split(), "--output-file", output],
             cwd=root,
             env={**os.environ, "UV_DEFAULT_INDEX": index},
             check=True,
