@@ -82,7 +82,7 @@ def expected(folder: Path, model: str) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("arguments", ["", "-benchmarks"], ids=["one", "two"])
-@pytest.mark.parametrize("library", ["lightgbm", "xgboost", "sklearn"])
+@pytest.mark.parametrize("library", ["lightgbm", "xgboost", "catboost", "sklearn"])
 def test_a_model_predicts_what_it_did_where_it_was_trained(library, arguments, folder, predict):
     done = predict(folder / f"{library}{arguments}.pkl")
     assert done.returncode == 0, done.stderr

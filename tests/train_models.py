@@ -11,6 +11,7 @@ from pathlib import Path
 import cloudpickle
 import numpy as np
 import pandas as pd
+from catboost import CatBoostRegressor  # pants: no-infer-dep
 from lightgbm import LGBMRegressor  # pants: no-infer-dep
 from sklearn.ensemble import HistGradientBoostingRegressor  # pants: no-infer-dep
 from sklearn.linear_model import Ridge  # pants: no-infer-dep
@@ -57,6 +58,9 @@ def main() -> None:
 
     lightgbm = LGBMRegressor(n_estimators=20, verbose=-1).fit(train, target)
     xgboost = XGBRegressor(n_estimators=20).fit(train, target)
+    # It would leave its training log in the current folder.
+    catboost = CatBoostRegressor(iterations=20, allow_writing_files=False, silent=True)
+    catboost.fit(train, target)
     linear = make_pipeline(StandardScaler(), Ridge()).fit(train, target)
     forest = HistGradientBoostingRegressor(max_iter=20).fit(train, target)
     for name, model, data in [
@@ -64,6 +68,8 @@ def main() -> None:
         ("lightgbm-benchmarks", two_arguments(lightgbm), [live, benchmarks]),
         ("xgboost", one_argument(xgboost), [live]),
         ("xgboost-benchmarks", two_arguments(xgboost), [live, benchmarks]),
+        ("catboost", one_argument(catboost), [live]),
+        ("catboost-benchmarks", two_arguments(catboost), [live, benchmarks]),
         ("sklearn", one_argument(linear), [live]),
         ("sklearn-benchmarks", two_arguments(forest), [live, benchmarks]),
     ]:
