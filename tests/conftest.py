@@ -91,16 +91,19 @@ def engine(archive: Path) -> Callable[..., list[str]]:
 
 @pytest.fixture(scope="session")
 def environment() -> Callable[..., AbstractContextManager[Path]]:
-    """Installs requirements files, hashes and all; within the context, its Python has them."""
+    """Installs requirements files, hashes and all; within the context, its Python has them.
+
+    `base` is the interpreter that the environment is made of, the tests' own by default.
+    """
 
     @contextmanager
-    def environment(*requirements: str) -> Iterator[Path]:
+    def environment(*requirements: str, base: str = sys.executable) -> Iterator[Path]:
         def run(*argv: object) -> None:
             subprocess.run([uv.find_uv_bin(), *map(str, argv)], check=True)
 
         with tempfile.TemporaryDirectory() as folder:
             python = Path(folder, "bin/python")
-            run("venv", "--quiet", "--clear", "--python", sys.executable, folder)
+            run("venv", "--quiet", "--clear", "--python", base, folder)
             run(*INSTALL, "--python", python, *(f"--requirement={file}" for file in requirements))
             yield python
 
