@@ -108,3 +108,16 @@ def environment() -> Callable[..., AbstractContextManager[Path]]:
             yield python
 
     return environment
+
+
+@pytest.fixture(scope="session")
+def trained(
+    environment: Callable[..., AbstractContextManager[Path]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A folder of models, of an environment with the packages of the lock."""
+    folder = tmp_path_factory.mktemp("trained")
+    pins = [f"3rdparty/python/py311-{kind}.txt" for kind in ("predictor", "models")]
+    with environment(*pins) as python:
+        subprocess.run([python, "tests/train_models.py", folder], check=True)
+    return folder

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,19 +21,6 @@ import pandas as pd
 import pytest
 
 Done = subprocess.CompletedProcess[str]
-
-
-@pytest.fixture(scope="session")
-def trained(
-    environment: Callable[..., AbstractContextManager[Path]],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """A folder of models, of an environment with the packages of the lock."""
-    folder = tmp_path_factory.mktemp("trained")
-    pins = [f"3rdparty/python/py311-{kind}.txt" for kind in ("predictor", "models")]
-    with environment(*pins) as python:
-        subprocess.run([python, "tests/train_models.py", folder], check=True)
-    return folder
 
 
 @pytest.fixture
