@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import dis
 import json
-import opcode
 import subprocess
 import sys
 import textwrap
+
+import opcode
 
 HEADER = '''\
 """What the bytecode of each Python may look like.
@@ -193,6 +194,9 @@ def text(row):
     """A row as it is written in opcodes.py."""
     lines = [f"    {tuple(row['version'])}: {{"]
     for table in ("arguments", "caches"):
+        if not row[table]:
+            lines.append(f'        "{table}": {{}},')
+            continue
         lines.append(f'        "{table}": {{')
         for key, numbers in sorted(row[table].items()):
             lines += entry(key, " ".join(map(str, sorted(numbers))))

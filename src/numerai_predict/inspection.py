@@ -25,38 +25,33 @@ _MAX_FUNCTIONS = 200
 
 # Where the serialized models of libraries record versions: how they begin, the parts of the version,
 # and what each part is. LightGBM records the version of its format only.
-_RECORDED: list[tuple[str, re.Pattern[bytes], re.Pattern[bytes], Callable[[bytes], object]]] = [
-    (
-        "lightgbm (model text)",
-        re.compile(rb"tree\n"),
-        re.compile(rb"\nversion=(v\d+)\n"),
-        bytes.decode,
-    ),
-    ("xgboost", re.compile(rb"{L"), re.compile(rb"version\[#L.{8}i(.)i(.)i(.)", re.DOTALL), ord),
-    ("xgboost", re.compile(rb'{"learner'), re.compile(rb'"version":\[(\d+),(\d+),(\d+)\]'), int),
-    ("catboost", re.compile(rb"CBM1"), re.compile(rb"CatBoost release ([\d.]*\d)"), bytes.decode),
+_RECORDED: list[tuple[str, bytes, bytes, Callable[[bytes], object]]] = [
+    ("lightgbm (model text)", b"tree\n", rb"\nversion=(v\d+)\n", bytes.decode),
+    ("xgboost", b"{L", rb"(?s)version\[#L.{8}i(.)i(.)i(.)", ord),
+    ("xgboost", b'{"learner', rb'"version":\[(\d+),(\d+),(\d+)\]', int),
+    ("catboost", b"CBM1", rb"CatBoost release ([\d.]*\d)", bytes.decode),
 ]
 # Libraries that wheels of other names install too.
 _DISTRIBUTIONS = {"xgboost": ("xgboost", "xgboost-cpu"), "lightgbm (model text)": ("lightgbm",)}
 
 # What people hand in instead of pickles, by how it begins.
 _NO_PICKLES = [
-    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer: run git lfs pull"),
-    (re.compile(rb"\s*<\?xml.*<Error>", re.DOTALL), "an XML error message"),
-    (re.compile(rb"\s*<\?xml"), "XML"),
-    (re.compile(rb"\s*<(!doctype|html)", re.IGNORECASE), "an HTML page"),
-    (re.compile(rb"{L|{\"learner"), "a model that XGBoost saved itself: pickle a function"),
-    (re.compile(rb"tree\nversion="), "a model that LightGBM saved itself: pickle a function"),
-    (re.compile(rb"CBM1"), "a model that CatBoost saved itself: pickle a function"),
-    (re.compile(rb"\s*[{\[]"), "JSON"),
-    (re.compile(rb"PK\x03\x04"), "a zip archive (torch.save writes such, too)"),
-    (re.compile(rb"\x28\xb5\x2f\xfd"), "compressed with zstd: use gzip, bzip2 or xz"),
-    (re.compile(rb"\x04\x22\x4d\x18"), "compressed with lz4: use gzip, bzip2 or xz"),
-    (re.compile(rb"x[\x01\x5e\x9c\xda]"), "compressed with zlib, as joblib.dump does"),
-    (re.compile(rb"PAR1"), "a parquet file"),
-    (re.compile(rb"\x89HDF"), "an HDF5 file"),
-    (re.compile(rb"\x93NUMPY"), "a NumPy array file"),
-    (re.compile(rb"7z\xbc\xaf|Rar!|.{257}ustar", re.DOTALL), "an archive"),
+    (rb"version https://git-lfs", "a Git LFS pointer: run git lfs pull"),
+    (rb"(?s)\s*<\?xml.*<Error>", "an XML error message"),
+    (rb"\s*<\?xml", "XML"),
+    (rb"(?i)\s*<(!doctype|html)", "an HTML page"),
+    (rb"{L|{\"learner", "a model that XGBoost saved itself: pickle a function"),
+    (rb"tree\nversion=", "a model that LightGBM saved itself: pickle a function"),
+    (rb"CBM1", "a model that CatBoost saved itself: pickle a function"),
+    (rb"\s*[{\[]", "JSON"),
+    (rb"PK\x03\x04", "a zip archive (torch.save writes such, too)"),
+    (rb"\x28\xb5\x2f\xfd", "compressed with zstd: use gzip, bzip2 or xz"),
+    (rb"\x04\x22\x4d\x18", "compressed with lz4: use gzip, bzip2 or xz"),
+    (rb"x[\x01\x5e\x9c\xda]", "compressed with zlib, as joblib.dump does"),
+    (rb"PAR1", "a parquet file"),
+    (rb"\x89HDF", "an HDF5 file"),
+    (rb"\x93NUMPY", "a NumPy array file"),
+    (rb"(?s)7z\xbc\xaf|Rar!|.{257}ustar", "an archive"),
 ]
 
 Status = Literal["installed", "missing", "unclear"]
@@ -125,7 +120,7 @@ class Inspection:
             if self.pythons is None or (major, minor) in self.pythons
         )
 
-    def mismatch(self, version: Iterable[int] = sys.version_info) -> str | None:
+    def mismatch(self, version: tuple[Any, ...] = sys.version_info) -> str | None:
         """Why this Python cannot run its functions, and what can; None if it may.
 
         Args:
@@ -195,7 +190,9 @@ class Inspection:
             facts.append(("pickle protocol", str(self.protocol)))
         if self.pythons is not None:
             facts.append(("bytecode", f"Python {spoken(self.pythons) or 'unknown or several'}"))
-            facts.append(("functions", _shortened(dict.fromkeys(name for name, _ in self.functions))))
+            facts.append(
+                ("functions", _shortened(dict.fromkeys(name for name, _ in self.functions)))
+            )
         if not self.fault:
             facts.append(("images", ", ".join(self.images()) or "none"))
         if not self.fault and not self.complete:
@@ -210,7 +207,9 @@ class Inspection:
         if self.imports:
             lines = [(module, status, _shortened(names)) for module, names, status in self.imports]
             blocks.append(_aligned([("import", "here", "names"), *lines]))
-        return "\n\n".join([_printable(self.name), *blocks, _printable(f"Verdict: {self.verdict()}")])
+        return "\n\n".join(
+            [_printable(self.name), *blocks, _printable(f"Verdict: {self.verdict()}")]
+        )
 
 
 def inspect(file: BinaryIO, name: str = "model.pkl") -> Inspection:
@@ -304,7 +303,7 @@ class _Contents:
 
     def payload(self, data: bytes) -> None:
         for library, begins, pattern, part in _RECORDED:
-            if begins.match(data) and (match := pattern.search(data)):
+            if data.startswith(begins) and (match := re.search(pattern, data)):
                 self._found(library, ".".join(str(part(found)) for found in match.groups()))
 
     def _found(self, library: str, version: str) -> None:
@@ -326,7 +325,7 @@ class _Contents:
 def _what_it_is(head: bytes, imports: dict[str, dict[str, None]]) -> str | None:
     """Name what is not a pickle, from its first 512 bytes or what could be read of it."""
     for begins, what in _NO_PICKLES:
-        if begins.match(head):
+        if re.match(begins, head):
             return f"is no pickle but {what}"
     if "NumpyArrayWrapper" in imports.get("joblib.numpy_pickle", {}):
         return "was written by joblib.dump, which puts arrays outside of it: use cloudpickle.dump"

@@ -42,7 +42,7 @@ def two_arguments(live_features, live_benchmark_models):
 
 
 def loop(x):
-    total = 0
+    total = 0.0
     for name, weight in WEIGHTS.items():
         if name not in x:
             continue
@@ -198,7 +198,7 @@ def corpus():
         *(try_except, texts, with_block, generator, coroutine, asynchronous_generator, nested),
         *(keywords, comparisons, slices, imports, lambdas, walrus, annotated, logic, big),
     ]
-    found = {function.__name__: function for function in functions}
+    found: dict[str, object] = {function.__name__: function for function in functions}
     found["closure"] = closure()
     found["instance"] = Model(["feature_a"])
     found["method"] = Model(["feature_a"]).predict

@@ -9,8 +9,8 @@ import pickle
 import shutil
 import subprocess
 import sys
+import sysconfig
 import types
-from importlib import util
 from pathlib import Path
 
 import cloudpickle
@@ -39,10 +39,10 @@ def interpreter(python):
     """One of this machine's, on the path or of pyenv."""
     name = "python{}.{}".format(*python)
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
-    found = [shutil.which(name), *sorted(root.glob(f"versions/*/bin/{name}"))]
+    found = [shutil.which(name), *map(str, sorted(root.glob(f"versions/*/bin/{name}")))]
     for path in filter(None, found):
         if not subprocess.run([path, "-c", ""], capture_output=True).returncode:
-            return str(path)
+            return path
     return None
 
 
@@ -140,24 +140,25 @@ def arguments_of(code):
 @pytest.mark.parametrize(
     "module",
     [
-        *("argparse", "asyncio.base_events", "ast", "collections", "contextlib", "dataclasses"),
-        *("datetime", "difflib", "email.message", "enum", "functools", "heapq", "inspect"),
-        *("logging", "pathlib", "pdb", "pickle", "pickletools", "statistics", "subprocess"),
-        *("tarfile", "turtle", "typing", "unittest.mock", "zipfile"),
+        *("argparse", "ast", "asyncio/base_events", "collections/__init__", "contextlib"),
+        *("dataclasses", "datetime", "difflib", "email/message", "enum", "functools", "heapq"),
+        *("inspect", "logging/__init__", "pdb", "pickle", "pickletools", "statistics"),
+        *("subprocess", "tarfile", "turtle", "typing", "unittest/mock", "zoneinfo/_zoneinfo"),
     ],
 )
 def test_this_pythons_own_library_is_never_taken_for_anothers(module):
-    source = util.find_spec(module).loader.get_source(module)
+    source = Path(sysconfig.get_path("stdlib"), f"{module}.py").read_text(encoding="utf-8")
     for code in codes_of(compile(source, module, "exec", dont_inherit=True)):
-        found = pythons(Code.from_arguments(arguments_of(code)), trust_line_table=True)
-        assert HERE in found, code.co_name
+        read = Code.from_arguments(arguments_of(code))
+        assert read
+        assert HERE in pythons(read, trust_line_table=True), code.co_name
 
 
 def assembled(*units, constants=(None,), names=(), variables=("x",)):
     """A pickle of a function, of code units (opcode, argument) since Python 3.11."""
     code = b"".join(bytes(unit) for unit in units)
-    arguments = (1, 0, 0, 1, 2, 3, code, constants, names, variables)
-    arguments += ("model.py", "predict", "predict", 1, b"", b"", (), ())
+    before, after = (1, 0, 0, 1, 2, 3), ("model.py", "predict", "predict", 1, b"", b"", (), ())
+    arguments = (*before, code, constants, names, variables, *after)
     return b"\x80\x03ctypes\nCodeType\n" + pickle.dumps(arguments, 3)[2:-1] + b"R."
 
 
@@ -298,8 +299,15 @@ def test_what_is_no_pickle_is_named(content, fault):
     assert fault in made.fault
     assert "cannot be loaded" in made.table()
     assert made.mismatch() is None
-    with pytest.raises(Exception):
+    assert not unpickles(content)
+
+
+def unpickles(content):
+    try:
         pickle.loads(content)
+    except Exception:
+        return False
+    return True
 
 
 def test_ten_megabytes_of_zeros_behind_gzip():
@@ -359,7 +367,9 @@ def test_any_damage_is_inspected_without_an_exception(data):
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
     lambda inner: (
-        st.lists(inner) | st.dictionaries(st.text(), inner) | st.frozensets(st.integers())
+        st.lists(inner)
+        | st.dictionaries(st.text(), inner)
+        | st.frozensets(st.integers())
         | st.tuples(inner, inner)
     ),
 )

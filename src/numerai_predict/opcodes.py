@@ -36,8 +36,7 @@ OPCODES: dict[tuple[int, int], Opcodes] = {
             "86 87 88 89 92 94 102 103 104 105 130 131 132 133 141 142 145 146 147 149 150 "
             "151 152 153 155 156 157 158 161 163",
         },
-        "caches": {
-        },
+        "caches": {},
         "jump_unit": 1,
         "comparisons": 12,
         "compare_shift": 0,
@@ -57,8 +56,7 @@ OPCODES: dict[tuple[int, int], Opcodes] = {
             "85 86 87 89 92 94 102 103 104 105 117 118 130 131 132 133 141 142 145 146 147 "
             "155 156 157 161 162 163 164 165",
         },
-        "caches": {
-        },
+        "caches": {},
         "jump_unit": 1,
         "comparisons": 6,
         "compare_shift": 0,
@@ -78,8 +76,7 @@ OPCODES: dict[tuple[int, int], Opcodes] = {
             "79 82 83 84 85 86 87 89 92 94 99 102 103 104 105 117 118 119 129 130 131 132 133 "
             "141 142 145 146 147 152 155 156 157 161 162 163 164 165",
         },
-        "caches": {
-        },
+        "caches": {},
         "jump_unit": 2,
         "comparisons": 6,
         "compare_shift": 0,

@@ -7,9 +7,10 @@ Its time and memory are linear in the pickle's size: values are shared and never
 
 from __future__ import annotations
 
-import _compat_pickle
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
+
+import _compat_pickle
 
 # Beyond this many, the rest of a pickle is not looked at.
 MAX_OPCODES = 5_000_000
@@ -233,12 +234,11 @@ class Machine:
             return first.encode("latin-1", "replace")
         return UNKNOWN
 
-    def _items(self, values: list[Any]) -> _Unknown:
+    def _items(self, values: list[Any]) -> Any:
         """Puts keys and values, which take turns, into a dict."""
         for key, value in zip(values[::2], values[1::2]):
             if isinstance(key, str):
                 self.on_item(key, value)
-        return UNKNOWN
 
     def _set_item(self) -> None:
         value, key = self._pop(), self._pop()
@@ -265,9 +265,18 @@ def _push_text(size: int) -> Action:
     return lambda m: m._text(m._number(size))
 
 
+def _unknown(take: Action) -> Action:
+    """Read an argument or pop what it takes, and push what is made of it."""
+
+    def action(machine: Machine) -> None:
+        take(machine)
+        machine._push()
+
+    return action
+
+
 def _skip(size: int) -> Action:
-    """Read an argument that tells nothing, push what it stands for."""
-    return lambda m: (m._take(size), m._push())
+    return _unknown(lambda m: m._take(size))
 
 
 def _constant(value: Any) -> Action:
@@ -295,13 +304,13 @@ _ACTIONS: dict[bytes, Action] = {
     b"J": _push_number(4, signed=True),
     b"K": _push_number(1),
     b"M": _push_number(2),
-    b"L": lambda m: m._push((m._line(), UNKNOWN)[1]),
+    b"L": _unknown(Machine._line),
     b"\x8a": lambda m: m._push(m._number(m._number(1), signed=True)),
-    b"\x8b": lambda m: m._push((m._payload(m._number(4)), UNKNOWN)[1]),
-    b"F": lambda m: m._push((m._line(), UNKNOWN)[1]),
+    b"\x8b": _unknown(lambda m: m._payload(m._number(4))),
+    b"F": _unknown(Machine._line),
     b"G": _skip(8),
     # Texts and bytes
-    b"S": lambda m: m._push((m._line(), UNKNOWN)[1]),
+    b"S": _unknown(Machine._line),
     b"T": _push_text(4),
     b"U": _push_text(1),
     b"V": lambda m: m._push(m._line("raw-unicode-escape")),
@@ -323,14 +332,14 @@ _ACTIONS: dict[bytes, Action] = {
     b"]": _constant(UNKNOWN),
     b"a": Machine._pop,
     b"e": Machine._pop_mark,
-    b"l": lambda m: m._push((m._pop_mark(), UNKNOWN)[1]),
+    b"l": _unknown(Machine._pop_mark),
     b"}": _constant(UNKNOWN),
     b"s": Machine._set_item,
     b"u": lambda m: m._items(m._pop_mark()),
-    b"d": lambda m: m._push(m._items(m._pop_mark())),
+    b"d": _unknown(lambda m: m._items(m._pop_mark())),
     b"\x8f": _constant(UNKNOWN),
     b"\x90": Machine._pop_mark,
-    b"\x91": lambda m: m._push((m._pop_mark(), UNKNOWN)[1]),
+    b"\x91": _unknown(Machine._pop_mark),
     # The memo
     b"p": lambda m: m._remember(m._index_line()),
     b"q": lambda m: m._remember(m._number(1)),
@@ -342,8 +351,8 @@ _ACTIONS: dict[bytes, Action] = {
     # Names, and objects made with them
     b"c": lambda m: m._push(m._import(m._line(), m._line())),
     b"\x93": Machine._stack_global,
-    b"i": lambda m: (m._import(m._line(), m._line()), m._pop_mark(), m._push()),
-    b"o": lambda m: (m._pop_mark(), m._push()),
+    b"i": _unknown(lambda m: (m._import(m._line(), m._line()), m._pop_mark())),
+    b"o": _unknown(Machine._pop_mark),
     b"R": Machine._reduce,
     b"\x81": lambda m: m._replace(2),
     b"\x92": lambda m: m._replace(3),
