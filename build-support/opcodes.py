@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from typing import Any
 
 import opcode
 
@@ -46,7 +47,7 @@ OPCODES: dict[tuple[int, int], Opcodes] = {
 _INTERNAL = ("CACHE", "RESERVED", "ENTER_EXECUTOR", "INTERPRETER_EXIT", "INSTRUMENTED_", "<")
 
 # From CPython 3.14's Include/opcode_ids.h and Include/internal/pycore_opcode_metadata.h.
-CPYTHON_3_14 = {
+CPYTHON_3_14: dict[str, Any] = {
     "names": {
         1: "BINARY_SLICE BUILD_TEMPLATE - CALL_FUNCTION_EX CHECK_EG_MATCH CHECK_EXC_MATCH"
         " CLEANUP_THROW DELETE_SUBSCR END_FOR END_SEND EXIT_INIT_CHECK FORMAT_SIMPLE"
@@ -135,7 +136,7 @@ def row():
         "absolute": opcode.hasjabs,
     }
     kind_of = {number: kind for kind, numbers in kinds.items() for number in numbers}
-    arguments = {}
+    arguments: dict[str, list[int]] = {}
     for name, number in opcode.opmap.items():
         if number < 256 and not name.startswith(_INTERNAL):
             kind = argument(name, kind_of.get(number, "plain"), version)
@@ -156,18 +157,18 @@ def row():
 def compare_shift():
     """By how many bits COMPARE_OP's argument is shifted: see what became of the fifth, `>=`."""
     code = compile("a >= b", "", "eval")
-    (found,) = [step.arg for step in dis.get_instructions(code) if step.opname == "COMPARE_OP"]
+    (found,) = [step.arg or 0 for step in dis.get_instructions(code) if step.opname == "COMPARE_OP"]
     return next(shift for shift in range(8) if found >> shift == opcode.cmp_op.index(">="))
 
 
 def row_3_14():
-    numbers = {}
+    numbers: dict[str, int] = {}
     for first, names in CPYTHON_3_14["names"].items():
         numbers.update((name, first + at) for at, name in enumerate(names.split()) if name != "-")
     kind_of = {"LOAD_CONST": "const"}
     for kind in ("name", "local", "jump"):
         kind_of.update((name, kind) for name in CPYTHON_3_14[kind].split())
-    arguments = {}
+    arguments: dict[str, list[int]] = {}
     for name, number in numbers.items():
         kind = argument(name, kind_of.get(name, "plain"), (3, 14))
         arguments.setdefault(kind, []).append(number)
@@ -183,7 +184,7 @@ def row_3_14():
 
 
 def by_count(caches):
-    counts = {}
+    counts: dict[str, list[int]] = {}
     for number, count in caches.items():
         if count and number:
             counts.setdefault(str(count), []).append(number)

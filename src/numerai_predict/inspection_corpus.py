@@ -192,6 +192,33 @@ class Model:
         return x.mean(axis=1)
 
 
+def often_called():
+    """A function whose bytecode the interpreter has adapted to its arguments."""
+
+    def predict(x):
+        return [value for value in x.values() if value > 0.5 and len(x) < 3]
+
+    for _ in range(2000):
+        predict(WEIGHTS)
+    return predict
+
+
+def traced():
+    """A function that was pickled while a debugger or a measurement of coverage was at work."""
+
+    def predict(x):
+        return [value for value in x.values() if value > 0.5 and len(x) < 3]
+
+    def tracer(*event):
+        return tracer
+
+    sys.settrace(tracer)
+    predict(WEIGHTS)
+    pickled = cloudpickle.dumps(predict)
+    sys.settrace(None)
+    return pickled
+
+
 def corpus():
     functions = [
         *(identity, nothing, plus_one, attribute_calls, two_arguments, loop, comprehensions),
@@ -200,6 +227,7 @@ def corpus():
     ]
     found: dict[str, object] = {function.__name__: function for function in functions}
     found["closure"] = closure()
+    found["often_called"] = often_called()
     found["instance"] = Model(["feature_a"])
     found["method"] = Model(["feature_a"]).predict
     found["partial"] = functools.partial(two_arguments, live_benchmark_models=None)
@@ -208,9 +236,11 @@ def corpus():
 
 
 def main():
-    for name, function in corpus().items():
+    pickles = {name: cloudpickle.dumps(function) for name, function in corpus().items()}
+    pickles["traced"] = traced()
+    for name, content in pickles.items():
         with open(os.path.join(sys.argv[1], name + ".pkl"), "wb") as file:
-            cloudpickle.dump(function, file)
+            file.write(content)
 
 
 if __name__ == "__main__":
