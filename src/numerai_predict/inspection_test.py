@@ -162,23 +162,34 @@ def assembled(*units, constants=(None,), names=(), variables=("x",)):
     return b"\x80\x03ctypes\nCodeType\n" + pickle.dumps(arguments, 3)[2:-1] + b"R."
 
 
-def test_bytecode_of_python_3_14():
-    """Put together from its opcode table; no interpreter is at hand.
+# return x.rank(1), put together from Python 3.14's opcode table: no interpreter is at hand.
+RESUME, X, RANK, ONE, CALL, RETURN = (128, 0), (86, 0), (80, 1), (94, 1), (52, 1), (35, 0)
+CACHE = (0, 0)
+RANKED = [RESUME, X, RANK, *[CACHE] * 9, ONE, CALL, *[CACHE] * 3, RETURN]
 
-    return x.rank(1)
-    """
-    cache = (0, 0)
-    code = [
-        (128, 0),  # RESUME
-        (86, 0),  # LOAD_FAST_BORROW x
-        *((80, 1), *[cache] * 9),  # LOAD_ATTR rank, as method
-        (94, 1),  # LOAD_SMALL_INT
-        *((52, 1), *[cache] * 3),  # CALL
-        (35, 0),  # RETURN_VALUE
-    ]
-    made = inspect(assembled(*code, names=("rank",)))
+
+def test_bytecode_of_python_3_14():
+    made = inspect(assembled(*RANKED, names=("rank",)))
     assert made.pythons == {(3, 14)}
     assert "there is no image for it" in made.mismatch(HERE)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        [RESUME, X, RANK, *[(0, 1)] * 9, ONE, CALL, *[CACHE] * 3, RETURN],
+        [RESUME, X, RANK, *[CACHE] * 8, ONE, CALL, *[CACHE] * 3, RETURN],
+        [RESUME, (77, 2), *RANKED[1:]],  # a jump to the caches
+        [RESUME, (77, 200), *RANKED[1:]],
+        [RESUME, (86, 1), *RANKED[2:]],  # the second of one local variables
+        [RESUME, (82, 1), *RANKED[2:]],  # of one constants
+        [RESUME, X, (80, 3), *RANKED[3:]],  # of one names
+        [RESUME, (56, 6 << 5), CACHE, *RANKED[1:]],  # of six comparisons, the seventh
+    ],
+    ids="cache fewer-caches middle outside local constant name comparison".split(),
+)
+def test_bytecode_that_breaks_one_rule_is_no_pythons(code):
+    assert inspect(assembled(*code, names=("rank",))).pythons == set()
 
 
 def test_bytecode_of_no_known_python():
