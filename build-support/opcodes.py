@@ -46,7 +46,7 @@ OPCODES: dict[tuple[int, int], Opcodes] = {
 # Never in the code of a function: caches follow other opcodes, the rest is the interpreter's own.
 _INTERNAL = ("CACHE", "RESERVED", "ENTER_EXECUTOR", "INTERPRETER_EXIT", "INSTRUMENTED_", "<")
 
-# From CPython 3.14's Include/opcode_ids.h and Include/internal/pycore_opcode_metadata.h.
+# As CPython 3.14 numbers them; compared with the tables of xdis 6.3.0.
 CPYTHON_3_14: dict[str, Any] = {
     "names": {
         1: "BINARY_SLICE BUILD_TEMPLATE - CALL_FUNCTION_EX CHECK_EG_MATCH CHECK_EXC_MATCH"

@@ -343,7 +343,7 @@ def _report(
         print(outcome.inspection["table"])
     if options and failure:
         report.report_failure(failure, options.debug)
-        if not isinstance(failure, errors.UsageError):
+        if not isinstance(failure, errors.UsageError) and not options.inspect:
             report.suggest_debugging(options)
     elif options and not options.inspect:
         report.summarize(options, outcome, seconds)

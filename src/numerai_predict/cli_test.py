@@ -1,3 +1,4 @@
+import gzip
 import json
 import re
 import signal
@@ -245,3 +246,40 @@ def test_require_sandbox_refuses_where_a_protection_is_missing(run, pickled):
     assert done.code == (2 if missing else 0), done.log
     for name in missing:
         assert name in done.result["message"]
+
+
+def test_inspect_shows_what_the_pickle_needs_and_does_not_load_it(run, tmp_path, pickled):
+    class Prints:
+        def __reduce__(self):
+            return print, ("loaded",)
+
+    model = pickled([good, Prints()])
+    done = run(model, "--inspect")
+    minor = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert done.code == 0, done.log
+    assert re.search(rf"^bytecode +Python .*{re.escape(minor)}", done.printed, re.MULTILINE)
+    assert re.search(r"^cloudpickle\.cloudpickle +installed", done.printed, re.MULTILINE)
+    assert "loaded" not in done.log + done.printed
+    assert done.result["model"]["missing"] == []
+
+
+@pytest.mark.parametrize(
+    "content, code, says",
+    [
+        (b"<html>", 1, "model_error: bad.pkl is no pickle but an HTML page"),
+        (b"", 1, "model_error: bad.pkl is empty"),
+        (b"cpackage_that_is_gone.part\nmodel\n.", 6, "mismatch: not installed here: package_that"),
+    ],
+)
+def test_inspect_says_why_a_file_cannot_be_loaded(run, tmp_path, content, code, says):
+    (tmp_path / "bad.pkl").write_bytes(content)
+    done = run(tmp_path / "bad.pkl", "--inspect")
+    assert done.code == code
+    assert says in done.log
+    assert "bad.pkl" in done.printed
+
+
+def test_a_compressed_pickle_predicts(run, pickled, tmp_path):
+    path = tmp_path / "compressed.pkl"
+    path.write_bytes(gzip.compress(pickled(good).read_bytes()))
+    assert run(path).code == 0

@@ -7,25 +7,18 @@ launcher believes what it says; from then on the model's code could say anything
 
 from __future__ import annotations
 
-import bz2
 import faulthandler
-import gzip
 import json
-import lzma
 import os
 import socket
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any
+from typing import BinaryIO
 
 from numerai_predict import errors, sandbox
 from numerai_predict.channel import Channel, Message
 
 LONGEST = 8_000  # characters of a message, and of a traceback
-
-# Compressed pickles by file name, as pandas.read_pickle has them.
-_OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 def main(fd: int) -> None:
@@ -40,7 +33,8 @@ def main(fd: int) -> None:
     channel.send("confined", protections=protections)
     try:
         if order.fields["inspect"]:
-            inspect(channel, orders.get("model"))
+            if missing := inspect(channel, orders.get("model")):
+                raise errors.EnvironmentMismatch(f"not installed here: {', '.join(missing)}")
         else:
             predict(channel, orders, None if order.fields["debug"] else 8)
         channel.send("done")
@@ -50,20 +44,25 @@ def main(fd: int) -> None:
     channel.receive()  # leave to end in order, with what the model wants done at exit
 
 
-def inspect(channel: Channel, model: Message) -> None:
-    """Say what is in a pickle, without loading it.
+def inspect(channel: Channel, model: Message) -> tuple[str, ...]:
+    """Say what is in a pickle, without loading it. Returns the modules that are missing here.
 
     Raises:
+        ModelError: it is no pickle.
         EnvironmentMismatch: it was made for another Python.
     """
     from numerai_predict import inspection
 
-    with open_pickle(model) as file:
-        found = inspection.inspect(file, model.fields["name"])
+    name = model.fields["name"]
+    with open_file(model) as file:
+        found = inspection.inspect(file, name)
     report = {**found.to_json(), "table": found.table()}
     channel.send_text("inspected", json.dumps(report).encode())
+    if found.fault:
+        raise errors.ModelError(f"{name} {found.fault}")
     if mismatch := found.mismatch():
-        raise errors.EnvironmentMismatch(mismatch)
+        raise errors.EnvironmentMismatch(f"{name}: {mismatch}")
+    return found.missing()
 
 
 def predict(channel: Channel, orders: Inbox, traceback_limit: int | None) -> None:
@@ -77,16 +76,18 @@ def predict(channel: Channel, orders: Inbox, traceback_limit: int | None) -> Non
     # Arrow decodes the live data while pandas is imported.
     reader = ThreadPoolExecutor(1)
     reading = reader.submit(lambda: live_data.read(orders.get("dataset").fds[0]))
-    from numerai_predict import model, predictions
+    from numerai_predict import inspection, model, predictions
 
     channel.send("ready")
     reader.shutdown()
     channel.send_text("ids", "\n".join(live_data.ids(reading.result())).encode())
-    inspect(channel, orders.get("model"))
+    pickle = orders.get("model")
+    inspect(channel, pickle)
 
     channel.send("loading")
-    with open_pickle(orders.get("model")) as file:
-        function = model.load(file, orders.get("model").fields["name"], traceback_limit)
+    with open_file(pickle) as file:
+        stream, _ = inspection.decompressed(file)
+        function = model.load(stream, pickle.fields["name"], traceback_limit)
     arguments = model.count_arguments(function)
     channel.send("loaded", arguments=arguments)
     features = live_data.to_frame(reading.result())
@@ -105,13 +106,11 @@ def predict(channel: Channel, orders: Inbox, traceback_limit: int | None) -> Non
     channel.send_text("predictions", predictions.to_csv(parts, live_ids))
 
 
-def open_pickle(model: Message) -> IO[bytes]:
-    """The model's file from its beginning, decompressed as its name says."""
-    fd = os.dup(model.fds[0])
+def open_file(message: Message) -> BinaryIO:
+    """The file that came with a message, from its beginning."""
+    fd = os.dup(message.fds[0])
     os.lseek(fd, 0, os.SEEK_SET)
-    opener = _OPENERS.get(os.path.splitext(model.fields["name"])[1])
-    file = os.fdopen(fd, "rb")
-    return opener(file) if opener else file
+    return os.fdopen(fd, "rb")
 
 
 class Inbox:
