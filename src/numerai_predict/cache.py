@@ -1,8 +1,8 @@
 """Files that stay good for one round, shared by any number of runs.
 
-    cache_dir/round-1234/v5.2/live.parquet       the file
-    cache_dir/round-1234/v5.2/live.parquet.json  {"size": …, "sha256": …}, written after it
-    cache_dir/round-1234/v5.2/live.parquet.lock  held by the run that looks or downloads
+cache_dir/round-1234/v5.2/live.parquet       the file
+cache_dir/round-1234/v5.2/live.parquet.json  {"size": …, "sha256": …}, written after it
+cache_dir/round-1234/v5.2/live.parquet.lock  held by the run that looks or downloads
 """
 
 from __future__ import annotations

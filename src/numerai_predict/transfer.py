@@ -27,8 +27,9 @@ from numerai_predict.web import Fault, Refused, public_part
 
 log = logging.getLogger(__name__)
 
-# Seconds for all tries of a transfer, waits included. Numerai gives a model 10 minutes for all.
-BUDGET = float(os.getenv("NUMERAI_TRANSFER_SECONDS") or 300)
+# Seconds for all tries of a transfer, waits included; NUMERAI_TRANSFER_SECONDS says otherwise.
+# Numerai gives a model 10 minutes for everything.
+BUDGET = 300.0
 TRIES = 6  # without getting any further
 BACKOFF = 0.5  # seconds; doubles with every try, plus as much again at random
 LONGEST_BACKOFF = 20.0
@@ -55,7 +56,7 @@ def download(url: str, target: Path, *, what: str) -> Path:
 
     Raises:
         DownloadFailed: refused, unreachable, too slow or broken off after all tries.
-        UsageError: `target` cannot be written.
+        UsageError: `target` cannot be written, or NUMERAI_TRANSFER_SECONDS is no number.
     """
     shown = public_part(url)
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
@@ -183,7 +184,7 @@ class _Download:
                 self._start_over()
                 raise Fault("the server cannot go on where it broke off")
             try:
-                self._receive(response, deadline)
+                self._receive(response)
             except content.BadContent as error:
                 raise Fault(str(error)) from None
         if self._total is None and not self._received:  # as when it breaks off in the headers
@@ -218,7 +219,7 @@ class _Download:
             and (etag == self._validator or not self._validator.startswith('"'))
         )
 
-    def _receive(self, response: urllib3.BaseHTTPResponse, deadline: float) -> None:
+    def _receive(self, response: urllib3.BaseHTTPResponse) -> None:
         decoder = _decoder(response)
         pace = _Pace()
         # read1 returns what one read brings; read would wait for a whole chunk, however slow.
@@ -228,8 +229,6 @@ class _Download:
             self._progress.at(self._received, self._total)
             pace.check(len(wire))
             self.furthest = max(self.furthest, self._received)
-            if time.monotonic() > deadline:
-                raise Fault(f"not complete after {BUDGET:.0f} s")
         decoder.finish()
 
 
@@ -286,7 +285,8 @@ def _repeat(
         Fault: the last one.
         Refused: at once.
     """
-    deadline = time.monotonic() + BUDGET
+    budget = _budget()
+    deadline = time.monotonic() + budget
     best, idle = 0, 0
 
     def out_of_tries(state: tenacity.RetryCallState) -> bool:
@@ -305,7 +305,7 @@ def _repeat(
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(Fault),
         wait=wait,
-        stop=tenacity.stop_any(out_of_tries, tenacity.stop_before_delay(BUDGET)),
+        stop=tenacity.stop_any(out_of_tries, tenacity.stop_before_delay(budget)),
         before_sleep=say,
         reraise=True,
     )
@@ -314,12 +314,20 @@ def _repeat(
     except Fault as fault:
         left = max(0.0, deadline - time.monotonic())
         asks = (
-            f"; it asks to wait {fault.wait:.0f} s, but only {left:.0f} s are left of {BUDGET:.0f} s"
+            f"; it asks to wait {fault.wait:.0f} s, but only {left:.0f} s are left of {budget:.0f} s"
             if fault.wait and fault.wait >= left
             else ""
         )
         tries = retrying.statistics["attempt_number"]
         raise Fault(f"{fault}{asks} ({tries} {'try' if tries == 1 else 'tries'})") from None
+
+
+def _budget() -> float:
+    given = os.getenv("NUMERAI_TRANSFER_SECONDS")
+    try:
+        return float(given) if given else BUDGET
+    except ValueError:
+        raise UsageError(f"NUMERAI_TRANSFER_SECONDS is {given!r}, no number of seconds") from None
 
 
 def _fault(state: tenacity.RetryCallState) -> Fault:

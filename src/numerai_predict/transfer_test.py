@@ -225,7 +225,7 @@ def test_without_a_strong_etag_the_date_decides(fetch, faulty):
 def test_what_cannot_be_resumed_starts_again(fetch, faulty, first, second):
     assert fetch(first, second) in (BODY, BODY[::-1])
     assert len(faulty.requests) == 2
-    if not ETAG.encode() in faulty.requests[1].headers.get("If-Range", "").encode():
+    if ETAG.encode() not in faulty.requests[1].headers.get("If-Range", "").encode():
         assert "Range" not in faulty.requests[1].headers
 
 
@@ -291,7 +291,9 @@ def test_a_long_download_may_break_more_often_than_a_short_one(fetch, faulty):
     ids=["length", "reset", "chunked", "no-chunk", "half-gzip", "no-gzip", "busy"],
 )
 def test_what_stays_broken_fails_after_all_tries(fetch, faulty, script, says):
-    with pytest.raises(DownloadFailed, match=f"cannot download model from .*{says}.*6 tries") as failure:
+    with pytest.raises(
+        DownloadFailed, match=f"cannot download model from .*{says}.*6 tries"
+    ) as failure:
         fetch(script)
     assert len(faulty.requests) == transfer.TRIES
     assert "s3cret" not in str(failure.value)
@@ -373,6 +375,15 @@ def test_a_budget_ends_even_a_transfer_that_gets_on(fetch, monkeypatch):
     monkeypatch.setattr(transfer, "BUDGET", 0.3)
     with pytest.raises(DownloadFailed, match=r"not complete after 0 s.*\(1 try\)"):
         fetch(lambda request: (request.send(head()), request.drip(BODY)))
+
+
+def test_the_budget_is_the_users_to_choose(fetch, monkeypatch):
+    monkeypatch.setenv("NUMERAI_TRANSFER_SECONDS", "10")
+    with pytest.raises(DownloadFailed, match="asks to wait 20 s, but only 10 s are left of 10 s"):
+        fetch(answer(b"", 503, Retry_After="20"))
+    monkeypatch.setenv("NUMERAI_TRANSFER_SECONDS", "ten")
+    with pytest.raises(UsageError, match="NUMERAI_TRANSFER_SECONDS is 'ten'"):
+        fetch(answer())
 
 
 def test_no_try_starts_beyond_the_budget(fetch, faulty, monkeypatch):

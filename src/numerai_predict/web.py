@@ -250,9 +250,7 @@ def _redirected(method: str, url: str, response: urllib3.BaseHTTPResponse) -> st
     if not location:
         raise Refused(f"{status} without an address to go to")
     if method != "GET":
-        advice = (
-            "; sign the POST without success_action_redirect" if response.status == 303 else ""
-        )
+        advice = "; sign the POST without success_action_redirect" if response.status == 303 else ""
         raise Refused(f"{status}: a {method} is not sent elsewhere{advice}")
     try:
         target = urljoin(url, location)
@@ -271,9 +269,7 @@ def _status(response: urllib3.BaseHTTPResponse) -> str:
         return f"HTTP {response.status}"
 
 
-def _raise_for(
-    response: urllib3.BaseHTTPResponse, url: str, secrets: Mapping[str, str]
-) -> None:
+def _raise_for(response: urllib3.BaseHTTPResponse, url: str, secrets: Mapping[str, str]) -> None:
     """Raise what a response that is no success means."""
     text = _status(response)
     body = b""
