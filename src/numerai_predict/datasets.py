@@ -93,7 +93,7 @@ def dataset_url(dataset: str) -> str:
         DownloadFailed: NumerAPI cannot be reached or does not know the dataset.
     """
     what = f"NumerAPI gave no address for dataset {dataset} (and there is no such local file)"
-    variables = {"filename": dataset, "round": None, "tournament": TOURNAMENT}
+    variables: dict[str, object] = {"filename": dataset, "round": None, "tournament": TOURNAMENT}
     url = _ask(_DATASET_QUERY, variables, what).get("dataset")
     if not (isinstance(url, str) and is_url(url)):
         raise DownloadFailed(f"{what}: empty answer")

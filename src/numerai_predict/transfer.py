@@ -96,7 +96,7 @@ def upload(csv: Path, url: str, fields: list[tuple[str, str]]) -> None:
 
     def post(deadline: float) -> None:
         # A new body with every try: S3 reads all of it, whatever became of the last one.
-        parts = [*fields, ("file", (csv.name, csv.read_bytes(), "text/csv"))]
+        parts: list[tuple[str, Any]] = [*fields, ("file", (csv.name, csv.read_bytes(), "text/csv"))]
         body, content_type = urllib3.encode_multipart_formdata(parts)
         with web.exchange(
             "POST",
@@ -213,7 +213,7 @@ class _Download:
         )
         etag = response.headers.get("ETag", self._validator)
         return (
-            bool(given)
+            given is not None
             and int(given[1]) == self._file.tell() > 0
             and given[2] in ("*", str(self._total))
             and (etag == self._validator or not self._validator.startswith('"'))
@@ -289,11 +289,11 @@ def _repeat(
     deadline = time.monotonic() + budget
     best, idle = 0, 0
 
-    def out_of_tries(state: tenacity.RetryCallState) -> bool:
+    def stop(state: tenacity.RetryCallState) -> bool:
         nonlocal best, idle
         idle = 1 if reached() >= best + SLOW_BYTES else idle + 1
         best = max(best, reached())
-        return idle >= TRIES
+        return idle >= TRIES or time.monotonic() + state.upcoming_sleep >= deadline
 
     def wait(state: tenacity.RetryCallState) -> float:
         backoff = tenacity.wait_exponential(BACKOFF, max=LONGEST_BACKOFF)
@@ -305,7 +305,7 @@ def _repeat(
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(Fault),
         wait=wait,
-        stop=tenacity.stop_any(out_of_tries, tenacity.stop_before_delay(budget)),
+        stop=stop,
         before_sleep=say,
         reraise=True,
     )

@@ -117,7 +117,7 @@ def faulty() -> Iterator[Faulty]:
     server.close()
 
 
-def head(status: int = 200, **headers: object) -> bytes:
+def head(status: int = 200, /, **headers: object) -> bytes:
     lines = [f"HTTP/1.1 {status} what ever s3cret"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join([*lines, "", ""]).encode()
@@ -125,7 +125,7 @@ def head(status: int = 200, **headers: object) -> bytes:
 
 def answer(body: bytes = BODY, status: int = 200, **headers: object) -> Script:
     """A faultless answer, unless its headers are wrong."""
-    whole = head(status, **{"Content_Length": len(body), **headers}) + body
+    whole = head(status, **{"Content_Length": str(len(body)), **headers}) + body
     return lambda request: request.send(whole)
 
 
