@@ -43,8 +43,7 @@ def fetch_model(model: str, output_dir: Path) -> Path:
     """
     if not is_url(model):
         return Path(model)
-    target = output_dir / _safe_names(_url_path(model), "model.pkl")[-1]
-    return transfer.download(model, target, what="model")
+    return transfer.download(model, output_dir / file_name(model, "model.pkl"), what="model")
 
 
 def fetch_dataset(dataset: str, output_dir: Path, cache_dir: Path | None = None) -> Path:
@@ -62,7 +61,7 @@ def fetch_dataset(dataset: str, output_dir: Path, cache_dir: Path | None = None)
             written to.
     """
     if is_url(dataset):
-        name = _safe_names(_url_path(dataset), "data.parquet")[-1]
+        name = file_name(dataset)
         return transfer.download(dataset, output_dir / name, what=name)
     if Path(dataset).is_file():
         return Path(dataset)
@@ -128,8 +127,9 @@ def _ask(query: str, variables: dict[str, object], what: str) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _url_path(url: str) -> str:
-    return unquote(urlsplit(url).path)
+def file_name(url: str, default: str = "data.parquet") -> str:
+    """What a download of this address is called: harmless, whatever the address is."""
+    return _safe_names(unquote(urlsplit(url).path), default)[-1]
 
 
 def _safe_names(path: str, default: str) -> list[str]:

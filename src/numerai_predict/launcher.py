@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from numerai_predict import errors
 from numerai_predict.inputs import Input
 from numerai_predict.limits import Limits
+from numerai_predict.sources import is_url
 from numerai_predict.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -202,9 +203,14 @@ class Run:
         def fetch(source: str) -> Path:
             from numerai_predict import datasets
 
+            folder = self.options.output_dir
+            sources = [input.source for input in self.inputs.values()]
+            names = [datasets.file_name(url) for url in sources if is_url(url)]
+            if is_url(source) and names.count(datasets.file_name(source)) > 1:
+                folder /= kind
             if kind == "model":
-                return datasets.fetch_model(source, self.options.output_dir)
-            return datasets.fetch_dataset(source, self.options.output_dir, self.options.cache_dir)
+                return datasets.fetch_model(source, folder)
+            return datasets.fetch_dataset(source, folder, self.options.cache_dir)
 
         return fetch
 
