@@ -18,10 +18,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from numerai_predict import transfer
+
 ROWS = 40
 
 # Also what `sys.path` gained in this process, as under Pants.
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    """Retries in this process follow each other at once."""
+    monkeypatch.setattr(transfer, "BACKOFF", 0)
 
 
 @pytest.fixture
