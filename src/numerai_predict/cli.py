@@ -91,7 +91,7 @@ def parse_args(argv: list[str] | None = None) -> Options:
     _check_model(args.model)
     for flag in () if args.inspect else ("dataset", "benchmarks"):
         source = getattr(args, flag)
-        if looks_local(source) and not Path(source).is_file():
+        if looks_local(source) and not os.path.isfile(source):
             raise errors.UsageError(_missing(f"--{flag}", source))
     _check_folder("--output_dir", args.output_dir)
     if args.cache_dir is not None:
@@ -271,18 +271,18 @@ def _check_model(model: str) -> None:
             "--model must be a local file or an http(s) URL; presign s3:// addresses"
         )
     path = Path(model)
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path's, it does not raise in a closed folder
         raise errors.UsageError(_missing("--model", model))
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise errors.UsageError(f"--model {model} is not a file")
     if not os.access(path, os.R_OK):
         raise errors.UsageError(f"--model {model} is not readable for uid {os.getuid()}")
 
 
 def _check_folder(what: str, folder: Path) -> None:
-    if not folder.exists():
+    if not os.path.exists(folder):
         raise errors.UsageError(_missing(what, str(folder)))
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise errors.UsageError(f"{what} {folder} is not a folder")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise errors.UsageError(f"{what} {folder} is not writable for uid {os.getuid()}")
@@ -305,11 +305,19 @@ def _result_file(argv: list[str] | None) -> Path | None:
         return None
 
 
+class _Formatter(logging.Formatter):
+    """Indents a record's further lines: those of a model's making cannot pass for records."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        first, *more = super().format(record).split("\n")
+        return "\n".join([first, *(f"    {line}" if line else "" for line in more)])
+
+
 def set_up_log(debug: bool) -> None:
     """Log to standard error with the time; our own DEBUG lines only with `debug`."""
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler], force=True)
     logging.getLogger("numerai_predict").setLevel(logging.DEBUG if debug else logging.INFO)
     # urllib3 logs whole request paths, even when it merely repeats one: presigned query strings.
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)

@@ -17,9 +17,16 @@ _WRITE_FILE = 1 << 1
 _CHANGE = _WRITE_FILE | sum(1 << bit for bit in range(4, 13))
 _REFER, _TRUNCATE = 1 << 13, 1 << 14
 
+# From version 6 on: no signals and no abstract sockets of processes that are not confined so.
+_SCOPES = 1 << 0 | 1 << 1
+
 
 class _Ruleset(ctypes.Structure):
-    _fields_ = [("handled_access_fs", ctypes.c_uint64)]
+    _fields_ = [
+        ("handled_access_fs", ctypes.c_uint64),
+        ("handled_access_net", ctypes.c_uint64),
+        ("scoped", ctypes.c_uint64),
+    ]
 
 
 class _PathBeneath(ctypes.Structure):
@@ -37,8 +44,9 @@ def restrict_writes(folders: Iterable[str], files: Iterable[str]) -> None:
     """
     version = _call(_CREATE_RULESET, None, 0, _VERSION)
     handled = _CHANGE | (_REFER if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
-    ruleset = _Ruleset(handled)
-    rules = _call(_CREATE_RULESET, ctypes.byref(ruleset), ctypes.sizeof(ruleset), 0)
+    ruleset = _Ruleset(handled, 0, _SCOPES)
+    known = ctypes.sizeof(ruleset) if version >= 6 else _Ruleset.handled_access_net.offset
+    rules = _call(_CREATE_RULESET, ctypes.byref(ruleset), known, 0)
     try:
         for folder in folders:
             _allow(rules, folder, handled)

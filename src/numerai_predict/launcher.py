@@ -137,10 +137,11 @@ class Run:
 
     def _start_worker(self) -> None:
         with self.outcome.phase("start"):
-            self.worker.start(inspect=self.options.inspect, debug=self.options.debug)
+            self.worker.start()
             for kind, input in self.inputs.items():
                 if kind == "model" or not self.options.inspect:
                     input.start()
+            self.worker.confine(inspect=self.options.inspect, debug=self.options.debug)
             self.outcome.protections = self.worker.expect("confined").fields["protections"]
             missing = _report(self.outcome.protections)
             if missing and self.options.require_sandbox:

@@ -113,6 +113,9 @@ def _read(path: str) -> str:
         return ""
 
 
+SMALLEST_FILE = 4096  # bytes: an empty one takes its place, too
+
+
 def disk_use(folder: str, user: int) -> int:
     """Bytes on disk of a user's files beneath a folder, as far as they can be seen."""
     total = 0
@@ -123,7 +126,7 @@ def disk_use(folder: str, user: int) -> int:
                 for entry in entries:
                     status = entry.stat(follow_symlinks=False)
                     if status.st_uid == user:
-                        total += status.st_blocks * 512
+                        total += max(status.st_blocks * 512, SMALLEST_FILE)
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
         except OSError:  # gone, or closed to us

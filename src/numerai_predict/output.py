@@ -11,6 +11,7 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 SHOWN = 1 << 20  # bytes; more is counted, not shown
+MARK = 40  # bytes before a line
 LONGEST_LINE = 2_000  # characters
 TAIL = 20  # lines
 
@@ -46,7 +47,7 @@ class Output:
         return "\n".join(self._lines)
 
     def _read(self) -> None:
-        total, rest = 0, b""
+        total, shown, rest = 0, 0, b""
         while data := os.read(self.read_end, 1 << 16):
             total += len(data)
             if total > self._limit:
@@ -56,10 +57,12 @@ class Output:
             *lines, rest = (rest + data).split(b"\n")
             if len(rest) > LONGEST_LINE:
                 lines, rest = [*lines, rest], b""
-            for line in lines:
-                self._show(line, total <= SHOWN)
+            # A line costs more than its text.
+            shown += len(data) + MARK * len(lines)
+            for line in lines if shown <= SHOWN else lines[-TAIL:]:
+                self._show(line, shown <= SHOWN)
         if rest:
-            self._show(rest, total <= SHOWN)
+            self._show(rest, shown <= SHOWN)
         os.close(self.read_end)
 
     def _show(self, line: bytes, visible: bool) -> None:

@@ -26,6 +26,7 @@ class Confinement(NamedTuple):
 
     Args:
         launcher: its process id.
+        threads: its threads' ids, with that one.
         started_as_root: whether the launcher has root's uid, so that the worker must not.
         folder: where the worker may write, "" for nowhere.
         memory: bytes that a process may allocate, None for as many as there are.
@@ -35,6 +36,7 @@ class Confinement(NamedTuple):
     """
 
     launcher: int
+    threads: list[int]
     started_as_root: bool
     folder: str
     memory: int | None
@@ -65,7 +67,7 @@ def confine(wanted: Confinement, channel: int) -> dict[str, str]:
         "writes to its own folder only": lambda: landlock.restrict_writes(
             [folder for folder in (wanted.folder, _SHARED_MEMORY) if folder], _DEVICES
         ),
-        "no network, no other processes": lambda: _filter(wanted.launcher),
+        "no network, no other processes": lambda: _filter(wanted),
         "launcher out of reach": lambda: _cannot_read_launcher(wanted.launcher),
     }
     return {name: _quietly(step) for name, step in steps.items()}
@@ -128,8 +130,8 @@ def _limit(wanted: Confinement) -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 
 
-def _filter(launcher: int) -> None:
-    seccomp.install(launcher)
+def _filter(wanted: Confinement) -> None:
+    seccomp.install(wanted.launcher, wanted.threads)
     try:
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
     except PermissionError:

@@ -11,11 +11,13 @@ import errno
 import fcntl
 import os
 import socket
+from collections.abc import Iterable
 
 _ALLOW = 0x7FFF0000
 _KILL_PROCESS = 0x80000000
 _ERRNO = 0x00050000
 _REFUSE = _ERRNO | errno.EPERM
+_IGNORE = _ERRNO  # it succeeds, and nothing happens
 _UNKNOWN = _ERRNO | errno.ENOSYS  # callers fall back to what there was before
 
 _ACT_BADARCH, _OPTIMIZE = 2, 8  # enum scmp_filter_attr
@@ -32,11 +34,17 @@ _NAMESPACES = """unshare setns chroot pivot_root mount umount2 move_mount open_t
 _KERNEL = """add_key keyctl request_key bpf perf_event_open userfaultfd kexec_load kexec_file_load
     init_module finit_module delete_module acct quotactl swapon swapoff reboot syslog vhangup
     settimeofday clock_settime adjtimex clock_adjtime sethostname setdomainname iopl ioperm"""
+# Memory that no process is seen to hold, or that would outlive them all.
+_MEMORY = "memfd_create memfd_secret shmget semget msgget mq_open"
+# Landlock does not cover a file's attributes; programs set those of their own files and go on.
+_ATTRIBUTES = """chmod fchmod fchmodat fchmodat2 utime utimes utimensat futimesat
+    setxattr lsetxattr fsetxattr setxattrat"""
 # clone3 hides its flags from filters; C libraries then use clone.
 _NEWER = "io_uring_setup io_uring_enter io_uring_register clone3"
 
 _CLONE_NEW = (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000)
 _F_SETOWN, _F_SETOWN_EX = fcntl.F_SETOWN, 15
+_IOPRIO_WHO_USER = 3
 # FIOSETOWN and SIOCSPGRP let the kernel signal any process; TIOCSTI and TIOCLINUX type on terminals.
 _IOCTLS = (0x8901, 0x8902, 0x5412, 0x541C)
 
@@ -89,11 +97,12 @@ class _Filter:
             raise OSError(-result, os.strerror(-result))
 
 
-def install(launcher: int) -> None:
+def install(launcher: int, threads: Iterable[int]) -> None:
     """Load the filter for this process and all that it will start, for good; no new privileges.
 
     Args:
         launcher: the process that nothing in here may signal.
+        threads: its threads; a signal to one is a signal to the process.
 
     Raises:
         OSError: libseccomp is missing, or the kernel refuses.
@@ -101,16 +110,25 @@ def install(launcher: int) -> None:
     filter = _Filter()
     filter.rule(_REFUSE, "socket socketpair", _is_not(0, socket.AF_UNIX))
     filter.rule(_REFUSE, f"{_PROCESSES} {_GROUPS} {_NAMESPACES} {_KERNEL}")
-    filter.rule(_UNKNOWN, _NEWER)
+    filter.rule(_UNKNOWN, f"{_NEWER} {_MEMORY}")
+    filter.rule(_IGNORE, _ATTRIBUTES)
     for flag in _CLONE_NEW:
         filter.rule(_REFUSE, "clone", _is(0, flag, flag))
     for command in (_F_SETOWN, _F_SETOWN_EX):
         filter.rule(_REFUSE, "fcntl", _is(1, command))
     for command in _IOCTLS:
         filter.rule(_REFUSE, "ioctl", _is(1, command))
-    filter.rule(_REFUSE, "prlimit64 setpriority sched_setaffinity", _is(0, launcher))
+    # Of whom, where that is an argument: 0 is the caller.
+    filter.rule(_REFUSE, "prlimit64 sched_setscheduler sched_setparam sched_setattr", _is_not(0, 0))
+    filter.rule(_REFUSE, "setpriority ioprio_set", _is_not(1, 0))
+    filter.rule(_REFUSE, "setpriority", _is(0, os.PRIO_USER))
+    filter.rule(_REFUSE, "ioprio_set", _is(0, _IOPRIO_WHO_USER))
+    for thread in threads:
+        filter.rule(_REFUSE, "sched_setaffinity", _is(0, thread))
     # Whoever signals the launcher means harm: a refusal could be ignored. Signal 0 only asks.
-    filter.rule(_KILL_PROCESS, "rt_sigqueueinfo rt_tgsigqueueinfo tgkill", _is(0, launcher))
-    for target in {launcher, -1, -os.getpgid(launcher)}:
+    filter.rule(_KILL_PROCESS, "rt_tgsigqueueinfo tgkill", _is(0, launcher))
+    for thread in threads:
+        filter.rule(_KILL_PROCESS, "rt_sigqueueinfo", _is(0, thread))
+    for target in {*threads, -1, -os.getpgid(launcher)}:
         filter.rule(_KILL_PROCESS, "kill", _is(0, target), _is_not(1, 0))
     filter.load()

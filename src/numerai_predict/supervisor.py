@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from numerai_predict import errors, processes
-from numerai_predict.channel import Channel, Message, Violation
+from numerai_predict.channel import CHUNK, Channel, Message, Violation
 from numerai_predict.limits import ContainerMemory, Limits, disk_use, format_bytes
 from numerai_predict.output import Output, printable
 from numerai_predict.sandbox import Confinement
@@ -35,6 +35,7 @@ BOOTSTRAP = (
 TICK = 0.05  # seconds between two looks at limits
 LONGEST_FILE = 512 << 20  # bytes
 LONGEST_TEXT = 64 << 20  # bytes of ids or predictions, beside 200 for every live row
+CLOSING = 2.0  # seconds from a closed channel to the end of the process
 ORDERLY_EXIT = 5.0  # seconds for a worker with children to end them
 
 # A process may reserve more than it uses; what is used is measured.
@@ -59,10 +60,11 @@ class Supervisor:
         self._on_tick = on_tick
         self._container = ContainerMemory()
         self._deadline: float | None = None
+        self._next_look = 0.0
         self._sending = threading.Lock()
 
-    def start(self, **order: Any) -> None:
-        """Start the worker and have it confine itself; `order` goes along."""
+    def start(self) -> None:
+        """Start the worker, which then waits for `confine`."""
         processes.adopt_orphans()
         user = processes.worker_user()
         self._user = os.getuid() if user is None else user
@@ -85,12 +87,19 @@ class Supervisor:
                 **({} if user is None else {"user": user, "group": user, "extra_groups": []}),
             )
         self._output.start()
+
+    def confine(self, **order: Any) -> None:
+        """Have the worker confine itself; `order` goes along.
+
+        After the launcher's threads have started: a signal to one of them would reach it, too.
+        """
         self.send("confine", confinement=self._confinement()._asdict(), **order)
 
     def _confinement(self) -> Confinement:
         memory = self.limits.memory
         return Confinement(
             launcher=os.getpid(),
+            threads=[int(task) for task in os.listdir("/proc/self/task")],
             started_as_root=os.geteuid() == 0,
             folder=self._folder,
             memory=None if memory is None else memory + SPARE_ALLOCATION,
@@ -156,18 +165,30 @@ class Supervisor:
         while len(text) < size:
             self._wait()
             try:
-                text += self._channel.receive_chunk()
+                chunk = self._channel.receive_chunk()
             except (Violation, OSError):
                 raise self._forged() from None
+            if len(chunk) != min(CHUNK, size - len(text)):
+                raise self._forged()
+            text += chunk
         return bytes(text)
 
     def _wait(self) -> None:
         """Until there is something to receive; meanwhile, watch."""
-        while not select.select([self._channel.socket], [], [], TICK)[0]:
-            self._on_tick()
-            self._check_limits()
-            if self._exited() and not select.select([self._channel.socket], [], [], 0)[0]:
+        while True:
+            ready = self._readable(TICK)
+            # Also while it sends, else a worker that never pauses would have no limits.
+            if time.monotonic() >= self._next_look:
+                self._on_tick()
+                self._check_limits()
+                self._next_look = time.monotonic() + TICK
+            if ready:
+                return
+            if self._exited() and not self._readable(0):
                 raise self._ended()
+
+    def _readable(self, seconds: float) -> bool:
+        return bool(select.select([self._channel.socket], [], [], seconds)[0])
 
     def _exited(self) -> bool:
         # Its status stays there for `_ended`.
@@ -177,7 +198,13 @@ class Supervisor:
     def _check_limits(self) -> None:
         if not self.loading:
             return
-        used = processes.memory(processes.group(self._process.pid))
+        group = processes.group(self._process.pid)
+        # Root is free of the kernel's own limit.
+        if len(group) > self.limits.processes:
+            raise errors.LimitExceeded(
+                f"the model started more than {self.limits.processes} processes"
+            )
+        used = processes.memory(group)
         self.peak_memory = max(self.peak_memory, used)
         if self.limits.memory is not None and used > self.limits.memory:
             raise self._out_of_memory()
@@ -237,7 +264,10 @@ class Supervisor:
 
     def _ended(self) -> errors.PredictError:
         """What it means that the worker is gone before it was done."""
-        status = self._process.wait()
+        try:
+            status = self._process.wait(CLOSING)
+        except subprocess.TimeoutExpired:
+            return self._forged()  # it lives, and closed the channel
         tail = self._output.finish()
         if self._output.exceeded:
             return errors.LimitExceeded(self._too_long_output(), tail)
@@ -290,9 +320,7 @@ class Supervisor:
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         self.peak_memory = max(self.peak_memory, usage.ru_maxrss << 10)
         if self._folder:
-            import shutil
-
-            shutil.rmtree(self._folder, ignore_errors=True)
+            _remove(self._folder)
 
 
 def _private_folder(user: int | None) -> str:
@@ -310,6 +338,31 @@ def _private_folder(user: int | None) -> str:
                 os.chmod(folder, 0o777)  # whoever guesses its name
         return folder
     return ""
+
+
+def _remove(folder: str) -> None:
+    """Remove a folder and whatever a model made in it, be it closed or deeper than a path is long."""
+    try:
+        while entries := _opened(folder):
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.path)
+                    continue
+                for inner in _opened(entry.path):
+                    os.rename(inner.path, os.path.join(folder, os.urandom(8).hex()))
+                os.rmdir(entry.path)
+        os.rmdir(folder)
+    except OSError as error:
+        log.warning("%s stays: %s", folder, error)
+
+
+def _opened(folder: str) -> list[os.DirEntry[str]]:
+    """What is in a folder; folders in it can be read and changed from now on."""
+    entries = list(os.scandir(folder))
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            os.chmod(entry.path, 0o700)
+    return entries
 
 
 def _environment(folder: str) -> dict[str, str]:
