@@ -1,0 +1,76 @@
+"""A model changes nothing of the user's: neither content nor name nor mode."""
+
+import os
+
+
+def destroys(folder):
+    def model(live_features):
+        import os
+        import shutil
+
+        import numerai_predict
+        import pandas
+
+        places = [f"{folder}/model.pkl", f"{folder}/live.parquet", f"{folder}/out", folder]
+        places += [numerai_predict.__file__, os.path.dirname(pandas.__file__)]
+        done = []
+        for path in places:
+            ways = {
+                "write": lambda: open(path, "ab").close(),
+                "truncate": lambda: os.truncate(path, 0),
+                "remove": lambda: os.unlink(path),
+                "remove the folder": lambda: os.rmdir(path),
+                "rename": lambda: os.rename(path, f"{path}.old"),
+                "take": lambda: os.rename(path, "mine"),
+                "link": lambda: os.link(path, "link"),
+                "fill": lambda: open(f"{path}/new", "w").close(),
+                "link there": lambda: os.symlink("/etc/passwd", f"{path}/live_predictions-0.csv"),
+                "empty": lambda: shutil.rmtree(path),
+            }
+            for name, way in ways.items():
+                try:
+                    way()
+                    done.append((name, path))
+                except OSError:
+                    pass
+            for mode in (0, 0o777):
+                try:
+                    os.chmod(path, mode)
+                    os.utime(path, (0, 0))
+                except OSError:
+                    pass
+        for fd in range(3, 20):
+            try:
+                os.write(fd, b"")
+                os.ftruncate(fd, 0)
+                done.append(fd)
+            except OSError:
+                pass
+        raise ValueError(f"did {done}")
+
+    return model
+
+
+def test_nothing_changes(attack, tmp_path):
+    def state():
+        return [
+            (path.name, path.stat().st_mode, path.stat().st_size, path.stat().st_uid)
+            for path in [tmp_path, *sorted(tmp_path.rglob("*"))]
+        ]
+
+    log, states = "", []
+    original = attack
+
+    # The state is that before and after the run itself.
+    model = destroys(str(tmp_path))
+    (tmp_path / "keep").write_text("as it is")
+    if os.getuid() == 0:
+        os.chown(tmp_path / "keep", 1000, 1000)
+    log = original(model, code=1).log
+    states.append(state())
+    assert "ValueError: did []" in log
+    original(model, code=1)
+    states.append(state())
+    assert states[0] == states[1]
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o777
+    assert (tmp_path / "live.parquet").stat().st_mtime > 1
