@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
 import sys
 import time
 from pathlib import Path
 
-NOBODY = 65534  # as in /etc/passwd of every distribution
+# Users that nobody has for long (systemd's DynamicUser). One of its own for every run: the kernel
+# counts a user's processes, and lets them signal each other, across containers.
+PASSING_USERS = range(61184, 65520)
 
 _PR_SET_CHILD_SUBREAPER = 36
 _CAP_KILL, _CAP_SETGID, _CAP_SETUID = 5, 6, 7
@@ -32,7 +35,7 @@ def worker_user() -> int | None:
     if any(not effective >> capability & 1 for capability in (_CAP_KILL, _CAP_SETGID, _CAP_SETUID)):
         return None
     needed = [sys.executable, os.__file__, __file__, *sys.path]
-    return NOBODY if all(map(_open_to_all, needed)) else None
+    return random.choice(PASSING_USERS) if all(map(_open_to_all, needed)) else None
 
 
 def _open_to_all(path: str) -> bool:
