@@ -45,11 +45,11 @@ class Confinement(NamedTuple):
     cpus: int | None
 
 
-def confine(wanted: Confinement, channel: int) -> dict[str, str]:
+def confine(wanted: Confinement, given: set[int]) -> dict[str, str]:
     """Take from this process, for good, what a model does not need.
 
     Args:
-        channel: the only descriptor besides 0, 1 and 2 that may be open.
+        given: the only descriptors besides 0, 1 and 2 that may be open.
 
     Returns:
         protection -> "" where it is in force, else why it is not.
@@ -59,7 +59,7 @@ def confine(wanted: Confinement, channel: int) -> dict[str, str]:
     # Where it was lost to the kernel's out-of-memory killer, the launcher lives to tell.
     _quietly(lambda: Path("/proc/self/oom_score_adj").write_text("1000"))
     steps: dict[str, Callable[[], object]] = {
-        "no inherited files": lambda: _only_descriptors({0, 1, 2, channel}),
+        "no inherited files": lambda: _only_descriptors({0, 1, 2, *given}),
         "other user": lambda: _other_user(wanted),
         "no capabilities": lambda: _drop_capabilities(libc),
         "no new privileges": lambda: libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),

@@ -38,8 +38,8 @@ LONGEST_TEXT = 64 << 20  # bytes of ids or predictions, beside 200 for every liv
 CLOSING = 2.0  # seconds from a closed channel to the end of the process
 ORDERLY_EXIT = 5.0  # seconds for a worker with children to end them
 
-# A process may reserve more than it uses; what is used is measured.
-SPARE_ALLOCATION = 512 << 20
+# A process may reserve more than it uses, such as Arrow's 1 GB; what is used is measured.
+SPARE_ALLOCATION = 2 << 30
 
 _FOLDERS = (os.environ.get("TMPDIR", ""), "/tmp", "/dev/shm")
 

@@ -29,7 +29,8 @@ def main(fd: int) -> None:
     channel = Channel.accept(socket.socket(fileno=fd))
     orders = Inbox(channel)
     order = orders.get("confine")
-    protections = sandbox.confine(sandbox.Confinement(**order.fields["confinement"]), fd)
+    confinement = sandbox.Confinement(**order.fields["confinement"])
+    protections = sandbox.confine(confinement, {fd, *orders.fds})
     channel.send("confined", protections=protections)
     try:
         if order.fields["inspect"]:
@@ -119,6 +120,11 @@ class Inbox:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._messages: dict[str, Message] = {}
+
+    @property
+    def fds(self) -> list[int]:
+        """The files of the orders that have arrived."""
+        return [fd for message in self._messages.values() for fd in message.fds]
 
     def get(self, kind: str) -> Message:
         while kind not in self._messages:
