@@ -61,7 +61,7 @@ def returns(kind):
         ("raises", 1, "cannot be written as CSV"),
         ("sleeps", 4, "out of time"),
         ("exits", 1, "the model ended the process itself, with exit code 0"),
-        ("quits", 1, "SystemExit"),
+        ("quits", 1, "the model ended the process itself, with exit code 0"),
         ("huge", 4, "the model returned 200 MB of predictions"),
     ],
 )

@@ -19,16 +19,20 @@ def searches(reversed_secret):
         import ctypes
         import gc
         import os
-        import re
         import sys
 
-        needle = reversed_secret[::-1].encode()
         found, memories = [], []
+        backwards = reversed_secret.encode()
+        size, start_of_it = len(backwards), backwards[-6:][::-1]
 
         def look(place, text):
-            # What this search itself holds does not count.
-            if re.search(re.escape(needle), text):
-                found.append(place)
+            # Without making the secret itself: the search would find its own.
+            at = text.find(start_of_it)
+            while at >= 0:
+                if text[at : at + size][::-1] == backwards:
+                    found.append(place)
+                    break
+                at = text.find(start_of_it, at + 1)
 
         for pid in filter(str.isdigit, os.listdir("/proc")):
             for name in ("cmdline", "environ", "stack", "auxv", "maps", "comm", "status"):
@@ -64,15 +68,12 @@ def searches(reversed_secret):
                     look(f"descriptor {fd}", os.pread(int(fd), 1 << 26, 0))
                 except OSError:
                     continue
-        strings = (thing for thing in gc.get_objects() if isinstance(thing, (dict, list, tuple)))
-        for thing in strings:
-            values = thing.values() if isinstance(thing, dict) else thing
-            try:
-                if any(isinstance(v, str) and needle.decode() == v[-len(needle) :] for v in values):
-                    found.append("an object")
-            except Exception:
-                continue
-        del needle
+        for thing in gc.get_objects():
+            if isinstance(thing, (dict, list, tuple)):
+                values = thing.values() if isinstance(thing, dict) else thing
+                for value in list(values):
+                    if type(value) is str and len(value) < 10_000:
+                        look("an object", value.encode(errors="replace"))
         with open("/proc/self/maps") as file:
             maps = [line.split() for line in file]
         with open("/proc/self/mem", "rb", buffering=0) as memory:
@@ -82,12 +83,10 @@ def searches(reversed_secret):
                     continue
                 try:
                     memory.seek(start)
-                    # Reversed: no copy of what is sought for is made.
-                    if memory.read(end - start)[::-1].count(reversed_secret.encode()) > 0:
-                        found.append("memory " + fields[-1])
+                    look("memory " + fields[-1], memory.read(end - start))
                 except (OSError, ValueError):
                     continue
-        raise LookupError(f"found {sorted(set(found) - {'memory [heap]'})}, {len(maps)} maps")
+        raise LookupError(f"found {sorted(set(found))}, {len(maps)} maps")
 
     return search
 
