@@ -39,14 +39,14 @@ class Channel:
         self._token = token
 
     @classmethod
-    def pair(cls) -> tuple[Channel, socket.socket]:
-        """The launcher's end, and the socket for the worker; `accept` makes that one a channel."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.sendall(token := os.urandom(TOKEN))
-        return cls(ours, token), theirs
+    def opened(cls, end: socket.socket) -> Channel:
+        """The launcher's end: it chooses the token."""
+        end.sendall(token := os.urandom(TOKEN))
+        return cls(end, token)
 
     @classmethod
-    def accept(cls, end: socket.socket) -> Channel:
+    def accepted(cls, end: socket.socket) -> Channel:
+        """The worker's end."""
         return cls(end, end.recv(TOKEN))
 
     def send(self, kind: str, fd: int | None = None, **fields: Any) -> None:

@@ -20,6 +20,7 @@ from numerai_predict import __version__, errors, secrecy
 from numerai_predict.launcher import Options, Outcome, Run
 from numerai_predict.limits import PRESETS, Limits, parse_bytes, parse_seconds
 from numerai_predict.sources import is_url, looks_local
+from numerai_predict.spawn import Spawned
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +36,12 @@ class _Parser(argparse.ArgumentParser):
         raise errors.UsageError(message)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, spawned: Spawned | None = None) -> int:
     """Run the predictor.
 
     Args:
         argv: the arguments; the process's own when None.
+        spawned: the worker's interpreter, started here when None.
 
     Returns:
         The exit code (see `errors.py`).
@@ -58,9 +60,11 @@ def main(argv: list[str] | None = None) -> int:
         secrecy.hide()
         # As a container's first process, it would not heed the signal otherwise.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        _run(options, outcome)
+        _run(options, spawned or Spawned(), outcome)
     except errors.PredictError as error:
         failure = error
+        if options is None and spawned is not None:
+            spawned.discard()
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -323,11 +327,11 @@ def set_up_log(debug: bool) -> None:
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)
 
 
-def _run(options: Options, outcome: Outcome) -> None:
+def _run(options: Options, spawned: Spawned, outcome: Outcome) -> None:
     from numerai_predict import report
 
     log.info("numerai_predict %s, Python %s", report.release(), sys.version.split()[0])
-    run = Run(options, outcome)
+    run = Run(options, spawned, outcome)
     if options.inspect:
         run.inspect()
     else:

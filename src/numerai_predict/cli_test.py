@@ -151,11 +151,12 @@ def test_debug_shows_our_traceback_and_debug_lines(run, pickled):
 
 
 def test_an_unforeseen_error_is_ours(tmp_path, capsys, monkeypatch):
-    def fail(options, outcome):
+    def fail(options, spawned, outcome):
         raise ZeroDivisionError("of ours")
 
     monkeypatch.setattr(cli, "_run", fail)
     monkeypatch.setattr(cli.secrecy, "hide", lambda: None)
+    monkeypatch.setattr(cli, "Spawned", lambda: None)
     (tmp_path / "model.pkl").touch()
     previous = signal.getsignal(signal.SIGTERM)
     try:

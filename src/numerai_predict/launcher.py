@@ -15,6 +15,7 @@ from numerai_predict import errors
 from numerai_predict.inputs import Input
 from numerai_predict.limits import Limits
 from numerai_predict.sources import is_url
+from numerai_predict.spawn import Spawned
 from numerai_predict.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -76,13 +77,14 @@ class Run:
 
     Args:
         options: what to do.
+        spawned: the worker's interpreter.
         outcome: filled in on the way.
     """
 
-    def __init__(self, options: Options, outcome: Outcome) -> None:
+    def __init__(self, options: Options, spawned: Spawned, outcome: Outcome) -> None:
         self.options = options
         self.outcome = outcome
-        self.worker = Supervisor(options.limits, on_tick=self._check_inputs)
+        self.worker = Supervisor(spawned, options.limits, self._check_inputs)
         self.inputs = {
             kind: Input(kind, source, self._fetch(kind), self._give)
             for kind, source in [

@@ -20,7 +20,7 @@ class Limits(NamedTuple):
         cpus: processors.
         disk: bytes in the model's folder and in shared memory.
         output: bytes that the model may print.
-        processes: processes and threads.
+        processes: processes and threads; libraries start some of these for every processor.
     """
 
     memory: int | None = None
@@ -28,7 +28,7 @@ class Limits(NamedTuple):
     cpus: int | None = None
     disk: int = 1 << 30
     output: int = 64 << 20
-    processes: int = 1024
+    processes: int = 256 + 64 * (os.cpu_count() or 1)
 
 
 # Of numerai.fi's own runner: 1 CPU, 4 GB, 10 minutes.

@@ -17,24 +17,24 @@ TAIL = 20  # lines
 
 
 class Output:
-    """A pipe for a process's output, read by a thread.
+    """Reads a process's output in a thread.
 
     Args:
+        pipe: its read end.
         limit: bytes.
         on_excess: called once when there is more.
     """
 
-    def __init__(self, limit: int, on_excess: Callable[[], None]) -> None:
-        self.read_end, self.write_end = os.pipe()
+    def __init__(self, pipe: int, limit: int, on_excess: Callable[[], None]) -> None:
         self.exceeded = False
+        self._pipe = pipe
         self._limit = limit
         self._on_excess = on_excess
         self._lines: deque[str] = deque(maxlen=TAIL)
         self._thread = threading.Thread(target=self._read, daemon=True)
 
     def start(self) -> None:
-        """Read from now on; the process has the other end."""
-        os.close(self.write_end)
+        """Read from now on."""
         self._thread.start()
 
     def finish(self) -> str:
@@ -48,7 +48,7 @@ class Output:
 
     def _read(self) -> None:
         total, shown, rest = 0, 0, b""
-        while data := os.read(self.read_end, 1 << 16):
+        while data := os.read(self._pipe, 1 << 16):
             total += len(data)
             if total > self._limit:
                 self.exceeded = True
@@ -63,7 +63,7 @@ class Output:
                 self._show(line, shown <= SHOWN)
         if rest:
             self._show(rest, shown <= SHOWN)
-        os.close(self.read_end)
+        os.close(self._pipe)
 
     def _show(self, line: bytes, visible: bool) -> None:
         text = printable(line.decode("utf-8", "replace")[:LONGEST_LINE])

@@ -11,8 +11,9 @@ from numerai_predict import output
 def pipe(caplog):
     caplog.set_level(logging.INFO)
     exceeded = threading.Event()
-    pipe = output.Output(10_000, exceeded.set)
-    pipe.writer = os.dup(pipe.write_end)
+    read_end, writer = os.pipe()
+    pipe = output.Output(read_end, 10_000, exceeded.set)
+    pipe.writer = writer
     pipe.start()
     pipe.event = exceeded
     return pipe

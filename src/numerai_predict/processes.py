@@ -1,52 +1,19 @@
-"""The worker's processes: as which user they may run, how much they hold, and that none stays."""
+"""The worker's processes: which they are, how much they hold, and that none stays."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import random
 import signal
-import sys
 import time
 from pathlib import Path
 
-# Users that nobody has for long (systemd's DynamicUser). One of its own for every run: the kernel
-# counts a user's processes, and lets them signal each other, across containers.
-PASSING_USERS = range(61184, 65520)
-
 _PR_SET_CHILD_SUBREAPER = 36
-_CAP_KILL, _CAP_SETGID, _CAP_SETUID = 5, 6, 7
 
 
 def adopt_orphans() -> None:
     """Become the parent of every descendant that loses its own (prctl(2): subreaper)."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-
-def worker_user() -> int | None:
-    """The user that the worker runs as where this process is root; None to stay who it is.
-
-    Root can lack the right to change users (`--cap-drop ALL`), and the other user the right to
-    read this Python (an interpreter in root's home).
-    """
-    if os.geteuid() != 0:
-        return None
-    effective = int(Path("/proc/self/status").read_text().partition("CapEff:")[2].split()[0], 16)
-    if any(not effective >> capability & 1 for capability in (_CAP_KILL, _CAP_SETGID, _CAP_SETUID)):
-        return None
-    needed = [sys.executable, os.__file__, __file__, *sys.path]
-    return random.choice(PASSING_USERS) if all(map(_open_to_all, needed)) else None
-
-
-def _open_to_all(path: str) -> bool:
-    """Whether any user can read this file, or look into this folder."""
-    real = Path(os.path.realpath(path))
-    if not real.exists():
-        return True
-    folders = [real, *real.parents] if real.is_dir() else list(real.parents)
-    return all(folder.stat().st_mode & 0o001 for folder in folders) and bool(
-        real.stat().st_mode & 0o004
-    )
 
 
 def group(leader: int) -> list[int]:

@@ -62,12 +62,3 @@ def test_nothing_is_left_at_the_end():
     assert ended == "True", done.stderr
     for pid in pids.split():
         assert not os.path.exists(f"/proc/{pid}")
-
-
-def test_a_file_that_others_cannot_read_keeps_the_user(tmp_path, monkeypatch):
-    closed = tmp_path / "closed"
-    closed.mkdir(mode=0o700)
-    (closed / "python").touch(0o755)
-    assert not processes._open_to_all(str(closed / "python"))
-    assert processes._open_to_all("/usr/bin/env")
-    assert processes._open_to_all(str(tmp_path / "gone"))

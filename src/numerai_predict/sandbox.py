@@ -18,7 +18,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 
 # Where the C library and Python open files for writing, wherever a program's own files are.
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-_SHARED_MEMORY = "/dev/shm"  # semaphores of multiprocessing
+SHARED_MEMORY = "/dev/shm"  # semaphores of multiprocessing
 
 
 class Confinement(NamedTuple):
@@ -56,6 +56,7 @@ def confine(wanted: Confinement, given: set[int]) -> dict[str, str]:
     """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    os.nice(5)  # hundreds of busy processes must not keep the launcher from ending them
     # Where it was lost to the kernel's out-of-memory killer, the launcher lives to tell.
     _quietly(lambda: Path("/proc/self/oom_score_adj").write_text("1000"))
     steps: dict[str, Callable[[], object]] = {
@@ -65,7 +66,7 @@ def confine(wanted: Confinement, given: set[int]) -> dict[str, str]:
         "no new privileges": lambda: libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
         "limits": lambda: _limit(wanted),
         "writes to its own folder only": lambda: landlock.restrict_writes(
-            [folder for folder in (wanted.folder, _SHARED_MEMORY) if folder], _DEVICES
+            [folder for folder in (wanted.folder, SHARED_MEMORY) if folder], _DEVICES
         ),
         "no network, no other processes": lambda: _filter(wanted),
         "launcher out of reach": lambda: _cannot_read_launcher(wanted.launcher),

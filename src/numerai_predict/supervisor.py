@@ -12,7 +12,6 @@ import resource
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -22,19 +21,14 @@ from numerai_predict import errors, processes
 from numerai_predict.channel import CHUNK, Channel, Message, Violation
 from numerai_predict.limits import ContainerMemory, Limits, disk_use, format_bytes
 from numerai_predict.output import Output, printable
-from numerai_predict.sandbox import Confinement
+from numerai_predict.sandbox import SHARED_MEMORY, Confinement
+from numerai_predict.spawn import Spawned
 
 log = logging.getLogger(__name__)
 
-# `python -c BOOTSTRAP FD SYS_PATH…`: the worker has the launcher's modules, wherever they are.
-BOOTSTRAP = (
-    "import sys; fd = int(sys.argv[1]); sys.path[:] = sys.argv[2:]; del sys.argv[1:]; "
-    "from numerai_predict import worker; worker.main(fd)"
-)
-
 TICK = 0.05  # seconds between two looks at limits
 LONGEST_FILE = 512 << 20  # bytes
-LONGEST_TEXT = 64 << 20  # bytes of ids or predictions, beside 200 for every live row
+LONGEST_TEXT = 16 << 20  # bytes of ids or predictions, beside 200 for every live row
 CLOSING = 2.0  # seconds from a closed channel to the end of the process
 ORDERLY_EXIT = 5.0  # seconds for a worker with children to end them
 
@@ -48,12 +42,14 @@ class Supervisor:
     """One worker.
 
     Args:
+        spawned: its interpreter.
         limits: what its processes may take.
         on_tick: called while waiting for the worker; what it raises ends the wait.
     """
 
-    def __init__(self, limits: Limits, on_tick: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, spawned: Spawned, limits: Limits, on_tick: Callable[[], None]) -> None:
         self.limits = limits
+        self._spawned = spawned
         self.peak_memory = 0  # bytes, of all its processes together
         self.loading = False  # whether the model's code may have run
         self._activity = "loading the model"
@@ -64,28 +60,15 @@ class Supervisor:
         self._sending = threading.Lock()
 
     def start(self) -> None:
-        """Start the worker, which then waits for `confine`."""
+        """Take the worker over, which then waits for `confine`."""
         processes.adopt_orphans()
-        user = processes.worker_user()
+        self._process = self._spawned.process
+        user = self._spawned.user
         self._user = os.getuid() if user is None else user
         self._folder = _private_folder(user)
-        self._channel, theirs = Channel.pair()
-        self._output = Output(self.limits.output, self._too_much_output)
-        with theirs:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-IB", "-c", BOOTSTRAP, str(theirs.fileno())),
-                    *filter(None, sys.path),
-                ],
-                env=_environment(self._folder),
-                cwd=self._folder or "/",
-                stdin=subprocess.DEVNULL,
-                stdout=self._output.write_end,
-                stderr=self._output.write_end,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-                **({} if user is None else {"user": user, "group": user, "extra_groups": []}),
-            )
+        self._disk_before = self._disk_use()
+        self._channel = Channel.opened(self._spawned.socket)
+        self._output = Output(self._spawned.output, self.limits.output, self._too_much_output)
         self._output.start()
 
     def confine(self, **order: Any) -> None:
@@ -215,7 +198,7 @@ class Supervisor:
                 "--timeout to see how long it takes",
                 self._output.tail(),
             )
-        disk = sum(disk_use(folder, self._user) for folder in {self._folder, "/dev/shm"} if folder)
+        disk = self._disk_use() - self._disk_before
         if disk > self.limits.disk:
             raise errors.LimitExceeded(
                 f"the model wrote {format_bytes(disk)} of files, more than the "
@@ -223,6 +206,10 @@ class Supervisor:
             )
         if self._output.exceeded:
             raise errors.LimitExceeded(self._too_long_output())
+
+    def _disk_use(self) -> int:
+        """Bytes in the only folders that the worker can write to."""
+        return sum(disk_use(folder, self._user) for folder in {self._folder, SHARED_MEMORY} if folder)
 
     def _too_much_output(self) -> None:
         processes.kill_group(self._process.pid)
@@ -311,6 +298,7 @@ class Supervisor:
     def stop(self) -> None:
         """End all that is left of the worker, and remove its folder. Can be called at any time."""
         if not hasattr(self, "_process"):
+            self._spawned.discard()
             return
         if not processes.end(self._process.pid):
             log.error("some of the model's processes could not be ended")
@@ -363,15 +351,6 @@ def _opened(folder: str) -> list[os.DirEntry[str]]:
         if entry.is_dir(follow_symlinks=False):
             os.chmod(entry.path, 0o700)
     return entries
-
-
-def _environment(folder: str) -> dict[str, str]:
-    """All that the worker's environment holds."""
-    kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "PATH", "TZ") if name in os.environ}
-    # These choose among a library's kernels for a processor.
-    kept.update({name: text for name, text in os.environ.items() if name.startswith("OPENBLAS_")})
-    home = folder or "/"
-    return {**kept, "HOME": home, "TMPDIR": home}
 
 
 def _explain_signal(number: int) -> str:

@@ -26,11 +26,14 @@ def main(fd: int) -> None:
     faulthandler.enable()  # says where a model was when it crashed
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    channel = Channel.accept(socket.socket(fileno=fd))
+    channel = Channel.accepted(socket.socket(fileno=fd))
     orders = Inbox(channel)
     order = orders.get("confine")
     confinement = sandbox.Confinement(**order.fields["confinement"])
     protections = sandbox.confine(confinement, {fd, *orders.fds})
+    if confinement.folder:
+        os.chdir(confinement.folder)
+    os.environ["HOME"] = os.environ["TMPDIR"] = confinement.folder or "/"
     channel.send("confined", protections=protections)
     try:
         if order.fields["inspect"]:
