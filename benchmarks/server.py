@@ -1,6 +1,6 @@
 """A storage server as far away as a cloud's: 50 ms to answer, 100 MB/s.
 
-    python3 server.py FOLDER        prints its address, serves GET and takes POST until it is ended
+python3 server.py FOLDER        prints its address, serves GET and takes POST until it is ended
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Pickle a model that costs nothing, so that everything around it is measured.
 
-    python3 trivial_model.py FILE
+python3 trivial_model.py FILE
 """
 
 import sys

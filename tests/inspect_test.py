@@ -36,7 +36,7 @@ def test_a_model_names_its_python_and_what_it_imports(trained):
     for path in sorted(trained.glob("*.pkl")):
         found = inspect(path)
         assert found.fault is None
-        assert found.pythons == {sys.version_info[:2]}
+        assert found.pythons == frozenset({sys.version_info[:2]})
         assert [name for name, _ in found.functions] == ["predict"]
         assert "pandas" in found.names
         assert {"lightgbm", "xgboost", "sklearn"} & {

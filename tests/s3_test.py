@@ -53,7 +53,7 @@ def boto3(
     with environment("3rdparty/python/tools/s3.txt") as python:
 
         def call(method: str, **arguments: object) -> Any:
-            argv = [python, "tests/presign.py", s3.url, *KEYS]
+            argv = [str(python), "tests/presign.py", s3.url, *KEYS]
             calls = json.dumps([[method, arguments]])
             done = subprocess.run(argv, input=calls, capture_output=True, text=True, timeout=60)
             assert done.returncode == 0, done.stderr

@@ -51,8 +51,11 @@ def run(docker_image: str, folder: Path) -> Callable[..., tuple[int, str, dict[s
 
 @pytest.mark.parametrize(
     "options",
-    [(), HARDENED + ("--user=1000:1000", "--read-only", "--tmpfs=/tmp"),
-     HARDENED + ("--user=1000:1000", "--read-only")],
+    [
+        (),
+        HARDENED + ("--user=1000:1000", "--read-only", "--tmpfs=/tmp"),
+        HARDENED + ("--user=1000:1000", "--read-only"),
+    ],
     ids=["default", "hardened", "nothing-writable"],
 )
 def test_every_protection_is_in_force(run, options):

@@ -29,7 +29,9 @@ def test_the_command_predicts_and_writes_a_csv_file(run, pickled, live):
     pd.testing.assert_frame_equal(pd.read_csv(done.csv, index_col="id"), good(live))
     assert done.printed == ""
     assert f"Wrote {ROWS} predictions to {done.csv}\nid,prediction\n{live.index[0]}" in done.log
-    assert re.search(rf"Done: {ROWS} rows in .*start .* s, load .* s, predict .* s, valid", done.log)
+    assert re.search(
+        rf"Done: {ROWS} rows in .*start .* s, load .* s, predict .* s, valid", done.log
+    )
 
 
 @pytest.mark.parametrize("flag", ["--help", "--version", "--no-such-flag"])
@@ -53,7 +55,9 @@ def test_help_gives_every_flag_its_default(capsys):
     sections = re.split(r"\n  (?=-)", capsys.readouterr().out.partition("\noptions:")[2])
     texts = {section.split()[0]: " ".join(section.split()) for section in sections if section}
     defaults = {
-        flag: match[0] for flag, text in texts.items() if (match := re.search(r"\((required|default)[^()]*\)", text))
+        flag: match[0]
+        for flag, text in texts.items()
+        if (match := re.search(r"\((required|default)[^()]*\)", text))
     }
     assert defaults == {
         "--model": "(required)",
@@ -233,6 +237,7 @@ def test_termination_ends_the_model_too(tmp_path, live, pickled):
     flags = [f"--model={pickled(waits)}", f"--dataset={tmp_path}/live.parquet"]
     argv = command(*flags, f"--output_dir={tmp_path}")
     with subprocess.Popen(argv, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
         while "waiting" not in process.stderr.readline():
             pass
         before = set(tmp_path.parent.glob("numerai_predict-*"))

@@ -188,7 +188,9 @@ class Run:
         except errors.UnreadableData as error:
             # The model's code runs by now, and may only say so.
             if benchmarks.is_parquet():
-                raise errors.ModelError(f"the benchmark models could not be read: {error}") from None
+                raise errors.ModelError(
+                    f"the benchmark models could not be read: {error}"
+                ) from None
             raise benchmarks.unreadable(str(error)) from None
 
     def _receive_inspection(self) -> None:

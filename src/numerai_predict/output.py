@@ -74,4 +74,6 @@ class Output:
 
 def printable(text: str) -> str:
     """Without what could move a terminal's cursor or change its colours; lines stay."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )

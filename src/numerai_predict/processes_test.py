@@ -12,9 +12,9 @@ from numerai_predict.conftest import ENVIRONMENT
 def leader():
     """A process group of three, one of them in the background."""
     code = "import os, time; os.fork(); os.fork(); print(1, flush=True); time.sleep(1000)"
-    pipe = {"stdout": subprocess.PIPE}
     argv = [sys.executable, "-c", code]
-    with subprocess.Popen(argv, start_new_session=True, **pipe) as process:
+    with subprocess.Popen(argv, start_new_session=True, stdout=subprocess.PIPE) as process:
+        assert process.stdout
         for _ in range(4):
             process.stdout.readline()
         yield process.pid

@@ -85,7 +85,9 @@ def _quietly(step: Callable[[], object]) -> str:
 
 def _only_descriptors(expected: set[int]) -> None:
     # Listing the folder opens one more, which is closed by now.
-    others = [fd for fd in map(int, os.listdir("/proc/self/fd")) if fd not in expected and _open(fd)]
+    others = [
+        fd for fd in map(int, os.listdir("/proc/self/fd")) if fd not in expected and _open(fd)
+    ]
     if others:
         raise OSError(f"the descriptors {others} are open")
 

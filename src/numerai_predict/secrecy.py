@@ -14,7 +14,16 @@ from pathlib import Path
 TITLE = b"numerai_predict"
 
 # What libraries still look up with getenv. Proxies are not among them: they may hold passwords.
-HARMLESS = {b"HOME", b"LANG", b"LC_ALL", b"PATH", b"TMPDIR", b"TZ", b"SSL_CERT_FILE", b"SSL_CERT_DIR"}
+HARMLESS = {
+    b"HOME",
+    b"LANG",
+    b"LC_ALL",
+    b"PATH",
+    b"TMPDIR",
+    b"TZ",
+    b"SSL_CERT_FILE",
+    b"SSL_CERT_DIR",
+}
 
 _PR_SET_DUMPABLE = 4
 

@@ -66,8 +66,9 @@ def test_other_processes_of_the_user_cannot_look_into_this_one():
         "print('hidden', flush=True); sys.stdin.read()"
     )
     argv = [sys.executable, "-c", code]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(argv, env=ENVIRONMENT, text=True, **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, env=ENVIRONMENT, text=True, stdin=pipe, stdout=pipe) as process:
+        assert process.stdin and process.stdout
         assert process.stdout.readline() == "hidden\n"
         owner = os.stat(f"/proc/{process.pid}/environ").st_uid
         process.stdin.close()

@@ -38,7 +38,6 @@ class Spawned:
         self.user = worker_user()
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.output, write_end = os.pipe()
-        user = self.user
         with theirs:
             self.process = subprocess.Popen(
                 [
@@ -52,7 +51,9 @@ class Spawned:
                 stderr=write_end,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
-                **({} if user is None else {"user": user, "group": user, "extra_groups": []}),
+                user=self.user,
+                group=self.user,
+                extra_groups=None if self.user is None else [],
             )
         os.close(write_end)
 
@@ -100,7 +101,9 @@ def _open_to_all(path: str) -> bool:
 
 def _environment() -> dict[str, str]:
     """All that the worker's environment holds, but for its folder."""
-    kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "PATH", "TZ") if name in os.environ}
+    kept = {
+        name: os.environ[name] for name in ("LANG", "LC_ALL", "PATH", "TZ") if name in os.environ
+    }
     # These choose among a library's kernels for a processor.
     kept.update({name: text for name, text in os.environ.items() if name.startswith("OPENBLAS_")})
     # Its user may have no name in the system, which libraries ask for.

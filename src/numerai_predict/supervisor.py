@@ -209,7 +209,9 @@ class Supervisor:
 
     def _disk_use(self) -> int:
         """Bytes in the only folders that the worker can write to."""
-        return sum(disk_use(folder, self._user) for folder in {self._folder, SHARED_MEMORY} if folder)
+        return sum(
+            disk_use(folder, self._user) for folder in {self._folder, SHARED_MEMORY} if folder
+        )
 
     def _too_much_output(self) -> None:
         processes.kill_group(self._process.pid)
@@ -266,7 +268,9 @@ class Supervisor:
         if status < 0 and ("bad_alloc" in tail or "MemoryError" in tail):
             return self._out_of_memory(details=tail)
         if not self.loading:
-            return errors.InternalError(f"the worker ended before the model (status {status})", tail)
+            return errors.InternalError(
+                f"the worker ended before the model (status {status})", tail
+            )
         if status >= 0:
             return errors.ModelError(
                 f"the model ended the process itself, with exit code {status}; it must return "
@@ -355,11 +359,12 @@ def _opened(folder: str) -> list[os.DirEntry[str]]:
 
 def _explain_signal(number: int) -> str:
     name = signal.Signals(number).name if number in signal.valid_signals() else str(number)
-    meaning = {
+    meanings: dict[int, str] = {
         signal.SIGSEGV: "it accessed memory that is not its own: a library that does not fit the "
         "pickle, or recursion that is too deep",
         signal.SIGABRT: "a library gave up",
         signal.SIGSYS: "it made a forbidden system call, such as signalling its supervisor",
         signal.SIGKILL: "it killed itself, or the machine ran out of memory",
-    }.get(number)
-    return f"the model's process was killed by {name}" + (f": {meaning}" if meaning else "")
+    }
+    meaning = f": {meanings[number]}" if number in meanings else ""
+    return f"the model's process was killed by {name}{meaning}"

@@ -43,8 +43,8 @@ def main(fd: int) -> None:
             predict(channel, orders, None if order.fields["debug"] else 8)
         channel.send("done")
     except errors.PredictError as error:
-        texts = {"message": str(error)[:LONGEST], "details": error.details[-LONGEST:]}
-        channel.send("failure", name=error.name, **texts)
+        message, details = str(error)[:LONGEST], error.details[-LONGEST:]
+        channel.send("failure", name=error.name, message=message, details=details)
     channel.receive()  # leave to end in order, with what the model wants done at exit
 
 

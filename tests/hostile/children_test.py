@@ -1,7 +1,6 @@
 """Processes that a model starts end with the run, however they try to stay."""
 
 import pytest
-
 from hostile.parts import AtLoad, good
 
 STAYED = r"the model started {} process(es) that did not end"

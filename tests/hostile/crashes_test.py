@@ -28,7 +28,7 @@ def recurses_in_c(live_features):
     import sys
 
     sys.setrecursionlimit(1 << 30)
-    nested = []
+    nested: list[object] = []
     for _ in range(1 << 20):
         nested = [nested]
     repr(nested)

@@ -1,7 +1,6 @@
 """A model that fills the disk is stopped, and what it wrote is gone."""
 
 import pytest
-
 from hostile.parts import good
 
 
@@ -55,7 +54,7 @@ def test_a_sparse_file_can_be_no_larger(attack):
 def hides_what_it_wrote(live_features):
     import os
 
-    for depth in range(3000):
+    for _ in range(3000):
         os.mkdir("d" * 20)
         os.chdir("d" * 20)
     with open("file", "wb") as file:

@@ -4,18 +4,14 @@ import os
 import signal
 
 import pytest
-
 from hostile.parts import AtLoad, good
 
 
 def exits_at_once(live_features):
-    import os
-
     os._exit(0)
 
 
 def exits_in_a_thread(live_features):
-    import os
     import threading
 
     threading.Thread(target=os._exit, args=(0,)).start()
@@ -24,7 +20,6 @@ def exits_in_a_thread(live_features):
 
 def exits_at_exit(live_features):
     import atexit
-    import os
     import sys
 
     atexit.register(os._exit, 0)
@@ -36,7 +31,6 @@ def exits_where_it_may_be_caught(live_features):
 
 
 def replaces_itself(live_features):
-    import os
     import sys
 
     os.execv(sys.executable, [sys.executable, "-c", ""])
@@ -44,8 +38,6 @@ def replaces_itself(live_features):
 
 def signals(number):
     def model(live_features):
-        import os
-
         os.kill(os.getpid(), number)
 
     return model

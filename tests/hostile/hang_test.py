@@ -1,7 +1,6 @@
 """A model that would go on for ever is out of time."""
 
 import pytest
-
 from hostile.parts import AtLoad
 
 

@@ -3,7 +3,6 @@
 import platform
 
 import pytest
-
 from hostile.parts import system_calls
 
 
@@ -11,7 +10,7 @@ def tries_sockets(live_features):
     import socket
     import urllib.request
 
-    done = []
+    done: list[object] = []
     families = ("INET", "INET6", "NETLINK", "PACKET", "VSOCK", "BLUETOOTH", "ALG", "CAN", "TIPC")
     for family in families:
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW):

@@ -1,7 +1,6 @@
 """What a model returns is turned into text where the model runs, and harms nobody else."""
 
 import pytest
-
 from hostile.parts import good
 
 
@@ -73,7 +72,9 @@ def a_million_strangers(live_features):
     import pandas as pd
 
     frame = good(live_features)
-    return pd.concat([frame, pd.DataFrame({"prediction": 0.5}, pd.Index(range(1_000_000), name="id"))])
+    return pd.concat(
+        [frame, pd.DataFrame({"prediction": 0.5}, pd.Index(range(1_000_000), name="id"))]
+    )
 
 
 @pytest.mark.places("outside")

@@ -3,7 +3,6 @@
 import platform
 
 import pytest
-
 from hostile.parts import system_calls
 
 

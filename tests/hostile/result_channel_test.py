@@ -1,7 +1,8 @@
 """A model that writes to the channel of its result gets nothing accepted by that."""
 
-import pytest
+from typing import Any
 
+import pytest
 from hostile.parts import good
 
 FORGED = "the model wrote to the channel by which its result is returned"
@@ -103,7 +104,7 @@ def sends(*messages):
     def model(live_features):
         import sys
 
-        frame = sys._getframe()
+        frame: Any = sys._getframe()
         while "channel" not in frame.f_locals:
             frame = frame.f_back
         channel = frame.f_locals["channel"]
@@ -166,7 +167,7 @@ def trickles(live_features):
     """Sends what is expected, but never so slowly that nothing is there to be read."""
     import sys
 
-    frame = sys._getframe()
+    frame: Any = sys._getframe()
     while "channel" not in frame.f_locals:
         frame = frame.f_back
     channel = frame.f_locals["channel"]

@@ -4,7 +4,6 @@ import json
 import os
 
 import pytest
-
 from hostile.parts import AtLoad
 
 SECRET = "s3cret" + os.urandom(8).hex()
@@ -72,10 +71,10 @@ def searches(reversed_secret):
             if isinstance(thing, (dict, list, tuple)):
                 values = thing.values() if isinstance(thing, dict) else thing
                 for value in list(values):
-                    if type(value) is str and len(value) < 10_000:
+                    if isinstance(value, str) and len(value) < 10_000:
                         look("an object", value.encode(errors="replace"))
-        with open("/proc/self/maps") as file:
-            maps = [line.split() for line in file]
+        with open("/proc/self/maps") as table:
+            maps = [line.split() for line in table]
         with open("/proc/self/mem", "rb", buffering=0) as memory:
             for fields in maps:
                 start, end = (int(word, 16) for word in fields[0].split("-"))

@@ -4,7 +4,6 @@ import platform
 import subprocess
 
 import pytest
-
 from hostile.parts import system_calls
 
 pytestmark = pytest.mark.skipif(
@@ -35,7 +34,7 @@ def does(code):
         launcher = os.getppid()
         threads = sorted(map(int, os.listdir(f"/proc/{launcher}/task")))
         info = ctypes.create_string_buffer(128)
-        info[8] = 255  # SI_QUEUE
+        info[8] = b"\xff"  # SI_QUEUE
         scope = {"os": os, "launcher": launcher, "threads": threads, "info": info}
         result = eval(code, {**scope, "call": system_calls()})
         raise ValueError(f"not stopped: {result}")
@@ -73,7 +72,9 @@ def slowly(live_features):
         "pidfd": lambda: signal.pidfd_send_signal(pidfd, 9),
         "owner": lambda: fcntl.fcntl(first, fcntl.F_SETOWN, launcher),
         "its group as owner": lambda: fcntl.fcntl(first, fcntl.F_SETOWN, -os.getpgid(launcher)),
-        "owner, extended": lambda: fcntl.fcntl(first, 15, bytes(4) + launcher.to_bytes(4, "little")),
+        "owner, extended": lambda: fcntl.fcntl(
+            first, 15, bytes(4) + launcher.to_bytes(4, "little")
+        ),
         "ioctl": lambda: fcntl.ioctl(first, 0x8901, launcher.to_bytes(4, "little")),
         "prlimit": lambda: resource.prlimit(launcher, resource.RLIMIT_CPU, (0, 0)),
         "prlimit, upper bits": lambda: call(302, launcher | 1 << 40, 0, low, 0),
