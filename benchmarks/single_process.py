@@ -17,7 +17,7 @@ def fetch(source: str):
     """A file to read, from wherever it is."""
     if not source.startswith("http"):
         return open(source, "rb")
-    import requests  # pants: no-infer-dep
+    import requests  # type: ignore[import-untyped]  # pants: no-infer-dep
 
     response = requests.get(source, timeout=60)
     response.raise_for_status()
@@ -33,7 +33,7 @@ def main() -> None:
         data.append(pd.read_parquet(fetch(benchmarks)))
     predict(*data).to_csv(output)
     if post_url:
-        import requests  # pants: no-infer-dep
+        import requests  # type: ignore[import-untyped]  # pants: no-infer-dep
 
         with open(output, "rb") as file:
             requests.post(post_url[0], files={"file": file}, timeout=60).raise_for_status()
