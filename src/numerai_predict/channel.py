@@ -7,7 +7,6 @@ a bounded size, and holds JSON and text, never a pickle.
 from __future__ import annotations
 
 import json
-import os
 import socket
 from typing import Any, NamedTuple
 
@@ -38,15 +37,13 @@ class Channel:
         self.socket = end
         self._token = token
 
-    @classmethod
-    def opened(cls, end: socket.socket) -> Channel:
-        """The launcher's end: it chooses the token."""
-        end.sendall(token := os.urandom(TOKEN))
-        return cls(end, token)
+    def open(self) -> None:
+        """Tell the other end the token. Raises OSError if it is gone."""
+        self.socket.sendall(self._token)
 
     @classmethod
-    def accepted(cls, end: socket.socket) -> Channel:
-        """The worker's end."""
+    def accept(cls, end: socket.socket) -> Channel:
+        """The end that is told the token."""
         return cls(end, end.recv(TOKEN))
 
     def send(self, kind: str, fd: int | None = None, **fields: Any) -> None:

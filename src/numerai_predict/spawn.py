@@ -42,7 +42,7 @@ class Spawned:
             self.process = subprocess.Popen(
                 [
                     *(sys.executable, "-IB", "-c", BOOTSTRAP, str(theirs.fileno())),
-                    *filter(None, sys.path),
+                    *map(os.path.abspath, sys.path),
                 ],
                 env=_environment(),
                 cwd="/",

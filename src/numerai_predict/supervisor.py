@@ -15,10 +15,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from numerai_predict import errors, processes
-from numerai_predict.channel import CHUNK, Channel, Message, Violation
+from numerai_predict.channel import CHUNK, TOKEN, Channel, Message, Violation
 from numerai_predict.limits import ContainerMemory, Limits, disk_use, format_bytes
 from numerai_predict.output import Output, printable
 from numerai_predict.sandbox import SHARED_MEMORY, Confinement
@@ -67,9 +68,11 @@ class Supervisor:
         self._user = os.getuid() if user is None else user
         self._folder = _private_folder(user)
         self._disk_before = self._disk_use()
-        self._channel = Channel.opened(self._spawned.socket)
         self._output = Output(self._spawned.output, self.limits.output, self._too_much_output)
         self._output.start()
+        self._channel = Channel(self._spawned.socket, os.urandom(TOKEN))
+        with suppress(OSError):  # as in `send`
+            self._channel.open()
 
     def confine(self, **order: Any) -> None:
         """Have the worker confine itself; `order` goes along.
@@ -94,11 +97,8 @@ class Supervisor:
 
     def send(self, kind: str, fd: int | None = None, **fields: Any) -> None:
         """Send an order, with an open file if `fd` is given; from any thread."""
-        with self._sending:
-            try:
-                self._channel.send(kind, fd, **fields)
-            except OSError:
-                pass  # it is gone: whoever waits for it learns why
+        with self._sending, suppress(OSError):  # it is gone: whoever waits for it learns why
+            self._channel.send(kind, fd, **fields)
 
     def start_clock(self) -> None:
         """From now on the model's code runs: trust nothing, and count its time."""

@@ -26,7 +26,7 @@ def main(fd: int) -> None:
     faulthandler.enable()  # says where a model was when it crashed
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    channel = Channel.accepted(socket.socket(fileno=fd))
+    channel = Channel.accept(socket.socket(fileno=fd))
     orders = Inbox(channel)
     order = orders.get("confine")
     confinement = sandbox.Confinement(**order.fields["confinement"])

@@ -11,8 +11,11 @@ URL = f"http://127.0.0.1:9/bucket?X-Amz-Signature={SECRET}"
 FIELDS = f"key=predictions.csv&policy={SECRET}&x-amz-signature={SECRET}"
 
 
-def searches(reversed_secret):
-    """A model that raises with the places where it saw the secret, which is not in its pickle."""
+def searches(reversed_secret, attaches=True):
+    """A model that raises with the places where it saw the secret, which is not in its pickle.
+
+    Attaching to its parent stops that one.
+    """
 
     def search():
         import ctypes
@@ -51,7 +54,7 @@ def searches(reversed_secret):
         launcher = os.getppid()
         if str(launcher) in memories:
             found.append("the launcher's memory")
-        for name in ("ptrace", "process_vm_readv", "prctl"):
+        for name in ("ptrace", "process_vm_readv", "prctl") if attaches else ():
             arguments = {
                 "ptrace": (16, launcher, 0, 0),  # PTRACE_ATTACH
                 "process_vm_readv": (launcher, 0, 0, 0, 0, 0),
@@ -95,7 +98,7 @@ def test_places():
     os.environ["HOSTILE_TEST"] = SECRET
     try:
         with pytest.raises(LookupError, match="'environment'"):
-            searches(SECRET[::-1])()
+            searches(SECRET[::-1], attaches=False)()
     finally:
         del os.environ["HOSTILE_TEST"]
 
