@@ -18,8 +18,11 @@ def test_a_file_that_others_cannot_read_keeps_the_user(tmp_path):
 
 
 def test_starting_the_worker_imports_little():
-    code = "import sys; from numerai_predict import spawn; print(*sys.modules)"
-    argv = [sys.executable, "-S", "-c", code]
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        "from numerai_predict import spawn; print(*set(sys.modules) - before)"
+    )
+    argv = [sys.executable, "-c", code]
     done = subprocess.run(argv, env=ENVIRONMENT, capture_output=True, text=True, check=True)
     assert not {"re", "logging", "argparse", "pathlib", "json"} & set(done.stdout.split())
 
