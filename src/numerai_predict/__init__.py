@@ -1,6 +1,6 @@
 """Runs a pickled Numerai model on live data and hands in its predictions.
 
-Start with `cli.py` (the flags) and `pipeline.py` (the steps); every other module is one step.
+Start with `launcher.py` (the steps of a run) and `worker.py` (what becomes of the model).
 """
 
 __version__ = "0.1.0"
