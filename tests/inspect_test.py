@@ -39,7 +39,7 @@ def test_a_model_names_its_python_and_what_it_imports(trained):
         assert found.pythons == frozenset({sys.version_info[:2]})
         assert [name for name, _ in found.functions] == ["predict"]
         assert "pandas" in found.names
-        assert {"lightgbm", "xgboost", "sklearn"} & {
+        assert {"catboost", "lightgbm", "xgboost", "sklearn"} & {
             module.partition(".")[0] for module in found.names
         }
 

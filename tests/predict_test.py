@@ -117,6 +117,18 @@ def test_a_model_that_is_not_there_is_a_usage_error(folder, predict):
     assert f"--model {folder}/gone.pkl does not exist" in done.stderr
 
 
+def test_predictions_that_vanish_with_the_container_are_said_to(folder, docker_image):
+    def predict(*flags: str) -> str:
+        argv = ["docker", "run", "--rm", f"--volume={folder}:{folder}", docker_image]
+        argv += [f"--model={folder}/lightgbm.pkl", f"--dataset={folder}/live.parquet", *flags]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=100)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert "will vanish with the container: it is in no mounted folder" in predict()
+    assert "will vanish" not in predict(f"--output_dir={folder}")
+
+
 class Storage(ThreadingHTTPServer):
     """Serves a folder, and takes forms as a presigned S3 POST does."""
 

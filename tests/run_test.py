@@ -64,7 +64,7 @@ def test_the_image_is_all_else_there_is(python, tmp_path):
     assert home == []
     assert environment["LANG"] == "C.UTF-8"
     assert environment["PATH"] == "/usr/local/bin:/usr/bin"
-    assert set(environment) <= {"HOME", "HOSTNAME", "LANG", "PATH", "PWD"}
+    assert set(environment) <= {"HOME", "HOSTNAME", "LANG", "PATH", "PWD", "NUMERAI_PREDICT_IMAGE"}
 
 
 def test_one_line_says_which_engine_was_taken(python, engine, tmp_path):

@@ -28,7 +28,10 @@ def test_the_command_predicts_and_writes_a_csv_file(run, pickled, live):
     assert done.csv.read_text().startswith("id,prediction\n")
     pd.testing.assert_frame_equal(pd.read_csv(done.csv, index_col="id"), good(live))
     assert done.printed == ""
-    assert f"Wrote {ROWS} predictions to {done.csv}\nid,prediction\n{live.index[0]}" in done.log
+    assert (
+        f"Wrote {ROWS} predictions to {done.csv}\n    id,prediction\n    {live.index[0]}"
+        in done.log
+    )
     assert re.search(
         rf"Done: {ROWS} rows in .*start .* s, load .* s, predict .* s, valid", done.log
     )

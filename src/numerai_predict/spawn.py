@@ -68,8 +68,8 @@ class Spawned:
 def worker_user() -> int | None:
     """The user that the worker runs as where this process is root; None to stay who it is.
 
-    Root can lack the right to change users (`--cap-drop ALL`), and the other user the right to
-    read this Python (an interpreter in root's home).
+    Root can lack the right to change users (`--cap-drop ALL`), the other user can be missing in a
+    user namespace, and it may not be allowed to read this Python (an interpreter in root's home).
     """
     if os.geteuid() != 0:
         return None
@@ -78,9 +78,15 @@ def worker_user() -> int | None:
     if any(not effective >> capability & 1 for capability in (_CAP_KILL, _CAP_SETGID, _CAP_SETUID)):
         return None
     needed = [sys.executable, os.__file__, __file__, *sys.path]
-    if not all(map(_open_to_all, needed)):
-        return None
-    return PASSING_USERS[int.from_bytes(os.urandom(4), "big") % len(PASSING_USERS)]
+    user = PASSING_USERS[int.from_bytes(os.urandom(4), "big") % len(PASSING_USERS)]
+    return user if _is_mapped(user) and all(map(_open_to_all, needed)) else None
+
+
+def _is_mapped(user: int) -> bool:
+    """Whether this user namespace has such a user (user_namespaces(7))."""
+    with open("/proc/self/uid_map") as file:
+        ranges = [list(map(int, line.split())) for line in file]
+    return any(first <= user < first + count for first, _, count in ranges)
 
 
 def _open_to_all(path: str) -> bool:

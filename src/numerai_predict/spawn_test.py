@@ -33,3 +33,8 @@ def test_an_unused_worker_leaves_nothing():
     assert not os.path.exists(f"/proc/{unused.process.pid}")
     with pytest.raises(OSError):
         os.fstat(unused.output)
+
+
+def test_users_of_this_namespace():
+    assert spawn._is_mapped(os.getuid())
+    assert not spawn._is_mapped((1 << 32) - 1)  # no user at all

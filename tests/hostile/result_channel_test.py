@@ -173,7 +173,7 @@ def trickles(live_features):
     channel = frame.f_locals["channel"]
     import time
 
-    channel.send("predictions", size=60 << 20)
+    channel.send("predictions", size=15 << 20)
     while True:
         channel.socket.sendall(channel._token + b"a" * (1 << 16))
         time.sleep(0.02)
