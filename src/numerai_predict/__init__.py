@@ -3,4 +3,4 @@
 Start with `launcher.py` (the steps of a run) and `worker.py` (what becomes of the model).
 """
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

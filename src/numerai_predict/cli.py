@@ -12,9 +12,10 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from numerai_predict import __version__, errors, secrecy
 from numerai_predict.launcher import Options, Outcome, Run
@@ -33,6 +34,11 @@ _SECRET = ("model", "dataset", "benchmarks", "post_url", "post_data")
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        # A secret whose flag was mistyped, or that a shell has cut in pieces, is not repeated.
+        known, unrecognized, words = message.partition("unrecognized arguments: ")
+        if unrecognized:
+            flags = [word.partition("=")[0] for word in words.split() if word.startswith("-")]
+            message = f"{known}{unrecognized}{', '.join(flags) or 'what is no flag'}"
         raise errors.UsageError(message)
 
 
@@ -53,10 +59,14 @@ def main(argv: list[str] | None = None, spawned: Spawned | None = None) -> int:
     result = _result_file(argv)
     outcome = Outcome()
     options = None
+    secrets: list[str] = []
     failure: errors.PredictError | None = None
     try:
         options = parse_args(argv)
-        set_up_log(options.debug)
+        addresses = (options.model, options.dataset, options.benchmarks, options.post_url)
+        urls = [address for address in addresses if address and is_url(address)]
+        secrets = secrecy.secrets_of(urlencode(options.post_data), *urls)
+        set_up_log(options.debug, secrets)
         secrecy.hide()
         # As a container's first process, it would not heed the signal otherwise.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -69,7 +79,8 @@ def main(argv: list[str] | None = None, spawned: Spawned | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        failure = errors.InternalError(f"{type(error).__name__}: {error}")
+        text = secrecy.redact(f"{type(error).__name__}: {error}", secrets)
+        failure = errors.InternalError(text)
         failure.__cause__ = error
     return _report(options, outcome, failure, result, time.monotonic() - started)
 
@@ -310,17 +321,23 @@ def _result_file(argv: list[str] | None) -> Path | None:
 
 
 class _Formatter(logging.Formatter):
-    """Indents a record's further lines: those of a model's making cannot pass for records."""
+    """Leaves secrets out, whoever logs them, and indents a record's further lines: those of a model's
+    making cannot pass for records."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+        self.secrets = secrets
 
     def format(self, record: logging.LogRecord) -> str:
-        first, *more = super().format(record).split("\n")
+        text = secrecy.redact(super().format(record), self.secrets)
+        first, *more = text.split("\n")
         return "\n".join([first, *(f"    {line}" if line else "" for line in more)])
 
 
-def set_up_log(debug: bool) -> None:
+def set_up_log(debug: bool, secrets: Sequence[str] = ()) -> None:
     """Log to standard error with the time; our own DEBUG lines only with `debug`."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Formatter(secrets))
     logging.basicConfig(handlers=[handler], force=True)
     logging.getLogger("numerai_predict").setLevel(logging.DEBUG if debug else logging.INFO)
     # urllib3 logs whole request paths, even when it merely repeats one: presigned query strings.

@@ -106,7 +106,8 @@ def test_version(capsys):
         (["--memory=lots"], "'lots' is no size such as 3GB or 512MB"),
         (["--timeout=soon"], "'soon' is no time such as"),
         (["--limits=mine"], "invalid choice: 'mine'"),
-        (["--no-such-flag"], "unrecognized arguments"),
+        (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+        (["--post_dat4=key=s3cret", "s3cret=cut"], "unrecognized arguments: --post_dat4$"),
     ],
 )
 def test_usage_errors_exit_2_and_say_what_is_wrong(tmp_path, capsys, flags, says):
@@ -114,7 +115,7 @@ def test_usage_errors_exit_2_and_say_what_is_wrong(tmp_path, capsys, flags, says
     given = [f"--model={tmp_path}/model.pkl", f"--result={tmp_path}/result.json", *flags]
     assert cli.main(given) == 2
     log = capsys.readouterr().err
-    assert re.search(says, log), log
+    assert re.search(says, log, re.MULTILINE), log
     assert "s3cret-" in log or "s3cret" not in log
     result = json.loads((tmp_path / "result.json").read_text())
     assert (result["code"], result["name"]) == (2, "usage")

@@ -70,7 +70,9 @@ class Input:
         except errors.PredictError as error:
             self._error = error
         except OSError as error:
-            self._error = errors.UsageError(f"cannot read {self.source}: {error.strerror}")
+            self._error = errors.UsageError(
+                f"cannot read {self.path or self.kind}: {error.strerror}"
+            )
         except Exception as error:
             self._error = errors.InternalError(f"{type(error).__name__} while fetching {self.kind}")
             self._error.__cause__ = error

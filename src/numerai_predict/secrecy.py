@@ -9,7 +9,11 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import parse_qsl, quote_plus, urlsplit
+
+from numerai_predict.sources import is_url
 
 TITLE = b"numerai_predict"
 
@@ -25,6 +29,8 @@ HARMLESS = {
     b"SSL_CERT_DIR",
 }
 
+SHORTEST = 6  # characters: what is shorter cannot be told from ordinary text
+
 _PR_SET_DUMPABLE = 4
 
 
@@ -38,6 +44,24 @@ def resolve(value: str) -> str:
         return value
     text = sys.stdin.read() if value == "@-" else Path(value[1:]).read_text()
     return text.strip()
+
+
+def secrets_of(*values: str | None) -> list[str]:
+    """What must not be shown of flags' values, the longer ones first: the query and the login of an
+    address; of form fields, all values that are too long to be ordinary words."""
+    found = set()
+    for value in filter(None, values):
+        address, _, query = value.partition("?") if is_url(value) else ("", "", value)
+        fields = [text for _, text in parse_qsl(query, keep_blank_values=True)]
+        found |= {query, *fields, *(quote_plus(text) for text in fields)}
+        found.add(urlsplit(address).netloc.rpartition("@")[0])
+    return sorted((text for text in found if len(text) >= SHORTEST), key=len, reverse=True)
+
+
+def redact(text: str, secrets: Sequence[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "[secret]")
+    return text
 
 
 def hide() -> None:

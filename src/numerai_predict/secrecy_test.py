@@ -1,10 +1,11 @@
+import logging
 import os
 import subprocess
 import sys
 
 import pytest
 
-from numerai_predict import secrecy
+from numerai_predict import cli, secrecy
 from numerai_predict.conftest import ENVIRONMENT
 
 # Hides, then prints what /proc shows of itself, and what it still knows.
@@ -73,3 +74,25 @@ def test_other_processes_of_the_user_cannot_look_into_this_one():
         owner = os.stat(f"/proc/{process.pid}/environ").st_uid
         process.stdin.close()
     assert owner == 0
+
+
+def test_what_is_secret_of_addresses_and_forms():
+    secrets = secrecy.secrets_of(
+        "key=of/user.csv&policy=s3cret%2B%3D", "https://user:passw0rd@host/model.pkl?sign=s3cret2"
+    )
+    assert {"sign=s3cret2", "s3cret2", "user:passw0rd", "s3cret+=", "s3cret%2B%3D"} <= set(secrets)
+    assert not any(text in "https://host/model.pkl key sign policy" for text in secrets)
+    assert secrets == sorted(secrets, key=len, reverse=True)
+
+
+def test_the_log_leaves_secrets_out_even_of_what_nobody_foresaw(capsys):
+    cli.set_up_log(debug=False, secrets=["sign=s3cret2", "s3cret2"])
+    try:
+        raise ValueError("bad URL: https://host/?sign=s3cret2")
+    except ValueError:
+        logging.getLogger("numerai_predict").exception("s3cret2")
+    finally:
+        logging.basicConfig(force=True)
+    log = capsys.readouterr().err
+    assert "s3cret2" not in log
+    assert "bad URL: https://host/?[secret]" in log
