@@ -321,6 +321,15 @@ def unpickles(content):
     return True
 
 
+@pytest.mark.parametrize("begin", [b"\x80\x05\x8e" + (1 << 40).to_bytes(8, "little"), b"I"])
+def test_what_is_too_long_is_not_read_to_its_end(begin, monkeypatch):
+    monkeypatch.setattr(pickle_machine, "MAX_BYTES", 4 << 20)
+    file = io.BytesIO(gzip.compress(begin + bytes(64 << 20)))
+    found = inspection.inspect(file, "bomb.pkl")
+    assert found.fault is None
+    assert not found.complete
+
+
 def test_ten_megabytes_of_zeros_behind_gzip():
     assert "has no pickle opcode at byte 0" in inspect(gzip.compress(bytes(10 << 20))).fault
 

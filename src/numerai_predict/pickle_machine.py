@@ -14,6 +14,7 @@ import _compat_pickle
 
 # Beyond this many, the rest of a pickle is not looked at.
 MAX_OPCODES = 5_000_000
+MAX_BYTES = 2 << 30  # decompressed: a small file can hold terabytes
 # Longer texts and bytes are not kept, except for their two ends.
 _KEPT_WHOLE = 1 << 16
 _END = 1 << 12
@@ -24,6 +25,10 @@ HIGHEST_PROTOCOL = 5
 
 class NotAPickle(Exception):
     """Unpickling would fail too. Its text says why, as the end of a sentence about the file."""
+
+
+class _TooLong(Exception):
+    """The rest is not looked at."""
 
 
 class Global(NamedTuple):
@@ -75,7 +80,7 @@ class Machine:
         self._memo: dict[int, Any] = {}
 
     def run(self) -> None:
-        """Read until the pickle ends, or until it has too many opcodes (`complete` stays False).
+        """Read until the pickle ends, or until it is too long (`complete` stays False).
 
         Raises:
             NotAPickle: it breaks off, or is none.
@@ -88,6 +93,8 @@ class Machine:
                 raise self._wrong_opcode(opcode)
             try:
                 action(self)
+            except _TooLong:
+                return
             except IndexError:
                 raise NotAPickle(f"takes from an empty stack at byte {self.file.tell()}") from None
             if opcode == b".":
@@ -115,10 +122,15 @@ class Machine:
         """The text until the line's end, or the beginning of it if it is long."""
         line = part = self.file.readline(_KEPT_WHOLE)
         while not part.endswith(b"\n"):
-            part = self.file.readline(_KEPT_WHOLE)
+            part = self._within_bounds(self.file.readline(_KEPT_WHOLE))
             if not part:
                 raise NotAPickle(f"breaks off after {self.file.tell()} bytes")
         return line.removesuffix(b"\n").decode(encoding, "replace")
+
+    def _within_bounds(self, data: bytes) -> bytes:
+        if self.file.tell() > MAX_BYTES:
+            raise _TooLong
+        return data
 
     def _integer_line(self) -> None:
         line = self._line()
@@ -140,7 +152,7 @@ class Machine:
         head = tail = self._take(_END)
         left = size - _END
         while left:
-            chunk = self._take(min(left, _CHUNK))
+            chunk = self._within_bounds(self._take(min(left, _CHUNK)))
             left -= len(chunk)
             tail = (tail + chunk)[-_END:]
         self.on_payload(head + tail)
