@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 from pathlib import Path
 
 from .deb import read_deb
@@ -31,7 +32,7 @@ def unpack(args: argparse.Namespace) -> None:
 
 
 def debian(args: argparse.Namespace) -> None:
-    _write(args, debian_tree(args.debs, args.base, args.triplet, args.omit, args.link))
+    _write(args, debian_tree(args.debs, args.base, args.triplet, args.omit, args.link, args.python))
 
 
 def packages(args: argparse.Namespace) -> None:
@@ -40,7 +41,7 @@ def packages(args: argparse.Namespace) -> None:
 
 
 def sources(args: argparse.Namespace) -> None:
-    _write(args, source_tree(args.source, args.site_packages))
+    _write(args, source_tree(args.source, args.python, args.site_packages))
 
 
 def image(args: argparse.Namespace) -> None:
@@ -60,6 +61,12 @@ def main() -> None:
     layer.add_argument("--what", required=True)
     layer.add_argument("--inputs", default="{}", help="JSON: the pins that the layer was made from")
     layer.add_argument("--libdeflate", type=Path, required=True)
+    layer.add_argument(
+        "--python",
+        type=shlex.split,
+        required=True,
+        help="the command that starts an interpreter of the image's minor version",
+    )
 
     command = commands.add_parser("unpack", parents=[out])
     command.add_argument("debs", type=Path, nargs="+")
@@ -76,7 +83,6 @@ def main() -> None:
     command = commands.add_parser("packages", parents=[layer])
     command.add_argument("--requirements", type=Path, required=True)
     command.add_argument("--uv", type=Path, required=True)
-    command.add_argument("--python", required=True, help="a command that starts a Python")
     command.add_argument("--version", required=True)
     command.add_argument("--platform", required=True)
     command.add_argument("--site-packages", required=True)

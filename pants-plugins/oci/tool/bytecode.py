@@ -1,6 +1,6 @@
 """Compiles Python files to unchecked-hash `.pyc`: never out of date, the same bytes everywhere.
 
-Must run with the very interpreter that the image holds.
+The work is done by an interpreter of the image's own minor version, which runs this file.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import py_compile
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -18,16 +19,23 @@ from typing import Sequence
 GROUP = 64
 
 
-def compile_tree(root: Path, prefix: str) -> None:
+def compile_tree(root: Path, prefix: str, python: Sequence[str]) -> None:
     """Compiles what is below `root`, which the image has at `prefix`.
 
     Files that do not compile (templates, tests of syntax errors) stay as they are, like pip does.
+
+    Args:
+        python: The command that starts an interpreter of the image's minor version.
     """
+    argv = (*python, "-sSB", os.path.abspath(__file__), os.fspath(root), prefix)
+    # Before 3.11, sets are marshalled in the order of their hashes.
+    subprocess.run(argv, env={"PYTHONHASHSEED": "0"}, check=True)
+
+
+def _compile_here(root: Path, prefix: str) -> None:
     files = sorted(path for path in root.rglob("*.py") if path.is_file())
     groups = [files[i : i + GROUP] for i in range(0, len(files), GROUP)]
     workers = os.cpu_count() or 1
-    sys.stdout.flush()
-    sys.stderr.flush()
     for running, group in enumerate(groups):
         if running >= workers:
             _wait()
@@ -65,3 +73,7 @@ def _wait() -> None:
     _, status = os.wait()
     if status:
         raise RuntimeError("compiling Python files failed; see above")
+
+
+if __name__ == "__main__":
+    _compile_here(Path(sys.argv[1]), sys.argv[2])

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import importlib.util
 import marshal
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import CodeType
@@ -43,7 +41,7 @@ def code_objects(code: CodeType) -> list[CodeType]:
 
 def test_a_pyc_is_never_out_of_date(tmp_path: Path) -> None:
     tree(tmp_path, "pkg/mod.py")
-    compile_tree(tmp_path, PREFIX)
+    compile_tree(tmp_path, PREFIX, [sys.executable])
     header = pyc(tmp_path / "pkg/mod.py")[:16]
     unchecked_hash = (0b01).to_bytes(4, "little")
     source_hash = importlib.util.source_hash((tmp_path / "pkg/mod.py").read_bytes())
@@ -52,30 +50,24 @@ def test_a_pyc_is_never_out_of_date(tmp_path: Path) -> None:
 
 def test_tracebacks_name_the_path_in_the_image(tmp_path: Path) -> None:
     tree(tmp_path, "pkg/mod.py")
-    compile_tree(tmp_path, PREFIX)
+    compile_tree(tmp_path, PREFIX, [sys.executable])
     codes = code_objects(marshal.loads(pyc(tmp_path / "pkg/mod.py")[16:]))
     assert len(codes) == 3
     assert {code.co_filename for code in codes} == {f"{PREFIX}/pkg/mod.py"}
 
 
-def compile_in_new_process(root: Path, processors: int) -> dict[str, bytes]:
-    program = (
-        "import os, pathlib, sys; from oci.tool.bytecode import compile_tree; "
-        "os.cpu_count = lambda: int(sys.argv[2]); "
-        "compile_tree(pathlib.Path(sys.argv[1]), sys.argv[3])"
-    )
-    subprocess.run(
-        [sys.executable, "-c", program, root, str(processors), PREFIX],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "0"},
-        check=True,
-    )
+def compiled(root: Path, processors: int) -> dict[str, bytes]:
+    # Runs the program that it is given, on a machine of so many processors.
+    program = f"import os, runpy, sys; os.cpu_count = lambda: {processors}; del sys.argv[:2]; "
+    program += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    compile_tree(root, PREFIX, [sys.executable, "-c", program])
     return pycs(root)
 
 
 def test_place_order_and_number_of_processors_do_not_matter(tmp_path: Path) -> None:
     names = [f"pkg{i % 3}/mod{i}.py" for i in range(2 * GROUP + 1)]
-    one = compile_in_new_process(tree(tmp_path / "one", *names), processors=1)
-    two = compile_in_new_process(tree(tmp_path / "another" / "place", *reversed(names)), 3)
+    one = compiled(tree(tmp_path / "one", *names), processors=1)
+    two = compiled(tree(tmp_path / "another" / "place", *reversed(names)), 3)
     assert len(one) == len(names)
     assert one == two
 
@@ -95,7 +87,7 @@ def test_place_order_and_number_of_processors_do_not_matter(tmp_path: Path) -> N
 def test_a_file_that_does_not_compile_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
     tree(tmp_path, "a.py", "z.py")
     (tmp_path / "broken.py").write_bytes(content)
-    compile_tree(tmp_path, PREFIX)
+    compile_tree(tmp_path, PREFIX, [sys.executable])
     tag = sys.implementation.cache_tag
     assert set(pycs(tmp_path)) == {f"__pycache__/a.{tag}.pyc", f"__pycache__/z.{tag}.pyc"}
     assert (tmp_path / "broken.py").read_bytes() == content
@@ -103,10 +95,10 @@ def test_a_file_that_does_not_compile_stays_as_it_is(tmp_path: Path, content: by
 
 def test_a_folder_may_be_called_like_a_module(tmp_path: Path) -> None:
     tree(tmp_path, "templates.py/mod.py")
-    compile_tree(tmp_path, PREFIX)
+    compile_tree(tmp_path, PREFIX, [sys.executable])
     assert len(pycs(tmp_path)) == 1
 
 
 def test_nothing_to_compile(tmp_path: Path) -> None:
-    compile_tree(tmp_path, PREFIX)
+    compile_tree(tmp_path, PREFIX, [sys.executable])
     assert not pycs(tmp_path)

@@ -20,11 +20,12 @@ def debian_tree(
     triplet: str,
     omit: Sequence[str],
     links: Iterable[str],
+    python: Sequence[str],
 ) -> Tree:
     """What `debs` add to an image that holds the packages `base` already.
 
     `omit` are patterns of paths to leave out, `links` symlinks to add (`path=target`). Python files
-    are compiled.
+    are compiled by the command `python`.
     """
     tree = _unpacked([read_deb(path) for path in debs], omit)
     below = _unpacked([read_deb(path) for path in base], ())
@@ -37,7 +38,7 @@ def debian_tree(
     for link in links:
         path, _, target = link.partition("=")
         tree.link(path, target)
-    _compile(tree)
+    _compile(tree, python)
     return tree
 
 
@@ -66,7 +67,7 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
     return matched
 
 
-def _compile(tree: Tree) -> None:
+def _compile(tree: Tree, python: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(dir=".") as folder:
         root = Path(folder)
         for path, entry in tree.files():
@@ -74,6 +75,6 @@ def _compile(tree: Tree) -> None:
                 file = root / path
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(entry.read())
-        compile_tree(root, "")
+        compile_tree(root, "", python)
         for pyc in root.rglob("*.pyc"):
             tree.file(pyc.relative_to(root).as_posix(), pyc.read_bytes())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import marshal
+import sys
 from pathlib import Path
 from typing import Sequence
 
@@ -28,7 +29,7 @@ def deb(name: str, files: Members, **control: str) -> Path:
 def tree_of(
     *debs: Path, base: Sequence[Path] = (), omit: Sequence[str] = (), links: Sequence[str] = ()
 ) -> Tree:
-    return debian_tree(debs, base, TRIPLET, omit, links)
+    return debian_tree(debs, base, TRIPLET, omit, links, [sys.executable])
 
 
 def cached(tree: Tree) -> set[str]:

@@ -9,18 +9,25 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Sequence
 
 from .bytecode import compile_tree
 from .layer import Tree
 
 
 def installed_tree(
-    requirements: Path, uv: Path, python: str, version: str, platform: str, site_packages: str
+    requirements: Path,
+    uv: Path,
+    python: Sequence[str],
+    version: str,
+    platform: str,
+    site_packages: str,
 ) -> Tree:
     """The packages of a hash-pinned requirements file, at `site_packages` in the image.
 
-    uv installs for the image's Python `version` and `platform`; `python` is the command of any
-    interpreter, which uv insists on. Raises SystemExit where a package has no fitting wheel.
+    uv installs for the image's Python `version` and `platform`; `python` is the command of an
+    interpreter of that version, for this machine. Raises SystemExit where a package has no fitting
+    wheel.
     """
     target = Path("installed")
     # fmt: off
@@ -36,20 +43,21 @@ def installed_tree(
             f"uv could not install {requirements} for Python {version} on {platform}; see above"
         )
     _drop_scripts(target)
-    compile_tree(target, site_packages)
+    compile_tree(target, site_packages, python)
     return _tree(target, site_packages)
 
 
-def source_tree(source: Path, site_packages: str) -> Tree:
-    """The modules below `source`, at `site_packages` in the image."""
-    compile_tree(source, site_packages)
+def source_tree(source: Path, python: Sequence[str], site_packages: str) -> Tree:
+    """The modules below `source`, at `site_packages` in the image, compiled by the command `python`."""
+    compile_tree(source, site_packages, python)
     return _tree(source, site_packages)
 
 
-def _program(command: str) -> Path:
+def _program(command: Sequence[str]) -> Path:
     """A command as one file: what uv wants an interpreter to be."""
     script = Path("python").absolute()
-    script.write_text(f'#!/bin/sh\ncd {shlex.quote(os.getcwd())} && exec {command} "$@"\n')
+    folder = shlex.quote(os.getcwd())
+    script.write_text(f'#!/bin/sh\ncd {folder} && exec {shlex.join(command)} "$@"\n')
     script.chmod(0o755)
     return script
 

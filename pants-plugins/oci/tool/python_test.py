@@ -45,7 +45,7 @@ def install(wheel: Path, version: str = "3.11", pin: str = "") -> Tree:
     pin = pin or f"tiny==1 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
     Path("pins.txt").write_text(f"{pin}\n")
     image = (version, "x86_64-manylinux_2_36", SITE_PACKAGES)
-    return installed_tree(Path("pins.txt"), Path(find_uv_bin()), sys.executable, *image)
+    return installed_tree(Path("pins.txt"), Path(find_uv_bin()), [sys.executable], *image)
 
 
 def test_packages_are_compiled_and_have_no_console_scripts(wheel: Path) -> None:
@@ -81,7 +81,7 @@ def test_sources_are_compiled(tmp_path: Path) -> None:
     (tmp_path / "pkg").mkdir()
     (tmp_path / "pkg/mod.py").write_text("a = 1\n")
     (tmp_path / "pkg/data.json").write_text("{}")
-    tree = source_tree(tmp_path, SITE_PACKAGES)
+    tree = source_tree(tmp_path, [sys.executable], SITE_PACKAGES)
     pyc = f"{ROOT}/pkg/__pycache__/mod.{TAG}.pyc"
     assert [path for path, _ in tree.files()] == [
         pyc,

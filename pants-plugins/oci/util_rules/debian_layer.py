@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 
 from pants.engine.fs import Digest, MergeDigests, RemovePrefix
@@ -58,6 +59,7 @@ async def build_debian_layer(request: DebianLayerRequest, toolchain: Toolchain) 
             (
                 "debian",
                 *(f"--what={fields.address.target_name}", f"--libdeflate={toolchain.libdeflate}"),
+                f"--python={shlex.join(toolchain.python)}",
                 f"--inputs={json.dumps(pins)}",
                 f"--triplet={request.platform.triplet}",
                 *(f"--omit={pattern}" for pattern in fields.omit.value or ()),

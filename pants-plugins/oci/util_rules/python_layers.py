@@ -155,6 +155,7 @@ async def build_sources_layer(request: PythonSourcesLayerRequest, toolchain: Too
                 *(f"--what={fields.address.target_name}", "--source=source"),
                 *(
                     f"--libdeflate={toolchain.libdeflate}",
+                    f"--python={shlex.join(toolchain.python)}",
                     f"--site-packages={interpreter.site_packages}",
                 ),
             ),
