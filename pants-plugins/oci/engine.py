@@ -10,6 +10,8 @@ import argparse
 import gzip
 import json
 import os
+import platform
+import re
 import resource
 import shutil
 import signal
@@ -27,6 +29,10 @@ KEPT = 3
 # How Docker and Podman exit when it was they who failed, and not the command in the container.
 NOT_STARTED = (125, 126, 127)
 
+# Architectures by their names in images, as the kernel calls them, and where it lists emulators.
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+EMULATORS = Path("/proc/sys/fs/binfmt_misc")
+
 Command = List[str]
 
 
@@ -38,7 +44,14 @@ class Image:
             self.layers: Sequence[str] = manifest["Layers"]
             self.id = Path(manifest["Config"]).name
             self.reference: str = manifest["RepoTags"][0]
-            self.config: Dict[str, Any] = self._read(tar, manifest["Config"])["config"]
+            document = self._read(tar, manifest["Config"])
+        self.config: Dict[str, Any] = document["config"]
+        self.architecture: str = document["architecture"]
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether this machine's processor cannot run it by itself."""
+        return MACHINES.get(self.architecture) != platform.machine()
 
     @staticmethod
     def _read(tar: tarfile.TarFile, name: str) -> Any:
@@ -75,6 +88,7 @@ class Run:
             *("run", "--rm", "--interactive"),
             *(["--tty"] if sys.stdin.isatty() and sys.stdout.isatty() else []),
             *(f"--volume={self.folder}:{self.folder}", f"--workdir={self.folder}"),
+            *([f"--platform=linux/{self.image.architecture}"] if self.image.is_foreign else []),
             *([f"--entrypoint={self.entrypoint}"] if self.entrypoint else []),
         ]
 
@@ -106,6 +120,12 @@ def podman(run: Run) -> Optional[Command]:
 
 def bubblewrap(run: Run) -> Optional[Command]:
     if not _works(run.bubblewrap):
+        return None
+    if run.image.is_foreign and not _is_emulated(run.image.architecture):
+        say(
+            f"this machine cannot run linux/{run.image.architecture}: install qemu-user-static, which "
+            "registers an emulator with the kernel"
+        )
         return None
     say(f"running {run.image.reference} on bubblewrap")
     root = _unpacked(run.image)
@@ -180,6 +200,13 @@ def _works(bubblewrap: Path) -> bool:
             "true",
         )
     )
+
+
+def _is_emulated(architecture: str) -> bool:
+    """Whether the kernel hands such programs to an emulator, wherever their files lie."""
+    handler = EMULATORS / f"qemu-{MACHINES.get(architecture, architecture)}"
+    # F: opened when it was registered, so that a container need not hold it.
+    return handler.exists() and re.search("(?m)^enabled$(.|\n)*^flags: .*F", handler.read_text()) is not None
 
 
 def _unpacked(image: Image) -> Path:

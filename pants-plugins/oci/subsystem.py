@@ -1,7 +1,11 @@
+from __future__ import annotations
+
 from pants.engine.rules import collect_rules
 from pants.option.option_types import StrListOption, StrOption
 from pants.option.subsystem import Subsystem
 from pants.util.strutil import softwrap
+
+from oci.util_rules.platform import PLATFORMS, host_platform
 
 
 class Oci(Subsystem):
@@ -17,6 +21,14 @@ class Oci(Subsystem):
         default=["os", "python3.11", "build"],
         help="The sets of that lock that hold the interpreter and the compressor.",
         advanced=True,
+    )
+    platform = StrOption(
+        default=None,
+        help=softwrap("""
+            The one platform to build or run, such as `linux/arm64`; `host` is this machine's.
+
+            By default `package` builds all platforms of an image, and `run` this machine's.
+            """),
     )
     engines = StrListOption(
         default=["docker", "podman", "bubblewrap"],
@@ -34,6 +46,16 @@ class Oci(Subsystem):
             For instance `--oci-entrypoint=/usr/bin/python3`.
             """),
     )
+
+    @property
+    def chosen_platform(self) -> str | None:
+        """The platform that was asked for. Raises ValueError for one that is not known."""
+        if self.platform is None:
+            return None
+        name = host_platform().name if self.platform == "host" else self.platform
+        if name not in PLATFORMS:
+            raise ValueError(f"--oci-platform is one of host, {', '.join(PLATFORMS)}; not {name}.")
+        return name
 
 
 def rules():

@@ -162,11 +162,11 @@ class TagField(StringField):
     help = "The tag that `docker load` gives to the image."
 
 
-class PlatformField(StringField):
-    alias = "platform"
-    default = "linux/amd64"
+class PlatformsField(StringSequenceField):
+    alias = "platforms"
+    default = ("linux/amd64",)
     valid_choices = tuple(PLATFORMS)
-    help = "The platform that the image runs on."
+    help = "The platforms that the image is for. `package` of several writes one image index."
 
 
 class EntrypointField(StringSequenceField):
@@ -192,7 +192,7 @@ class OciImage(Target):
         LayersField,
         RepositoryField,
         TagField,
-        PlatformField,
+        PlatformsField,
         EntrypointField,
         EnvField,
         LabelsField,

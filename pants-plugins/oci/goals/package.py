@@ -13,6 +13,7 @@ from pants.engine.rules import Get, collect_rules, rule
 from pants.engine.unions import UnionRule
 from pants.util.logging import LogLevel
 
+from oci.subsystem import Oci
 from oci.util_rules.image import Image, ImageFieldSet, ImageRequest
 
 
@@ -24,8 +25,9 @@ class PackageImageFieldSet(PackageFieldSet):
 
 
 @rule(desc="Package container image", level=LogLevel.DEBUG)
-async def package_image(field_set: PackageImageFieldSet) -> BuiltPackage:
-    image = await Get(Image, ImageRequest(field_set.address))
+async def package_image(field_set: PackageImageFieldSet, oci: Oci) -> BuiltPackage:
+    chosen = (oci.chosen_platform,) if oci.chosen_platform else ()
+    image = await Get(Image, ImageRequest(field_set.address, chosen))
     folder = field_set.output_path.value_or_default(file_ending=None)
     digest = await Get(Digest, AddPrefix(image.digest, folder))
     return BuiltPackage(

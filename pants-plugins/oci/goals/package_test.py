@@ -52,12 +52,13 @@ oci_image(
     entrypoint=["/usr/bin/tiny", "--run"],
     env={"B": "2", "A": "1"},
     labels={"who": "me"},
+    platforms=["linux/amd64", "linux/arm64"],
 )
 """
 
 
-def packaged(mirror: Path) -> dict[str, bytes]:
-    runner = image_runner(mirror=f"file://{mirror}")
+def packaged(mirror: Path, *options: str) -> dict[str, bytes]:
+    runner = image_runner(mirror=f"file://{mirror}", options=options)
     lock = json.dumps({"suite": "tiny-suite", "packages": LOCKED})
     runner.write_files({"images/BUILD": BUILD, "tiny.lock": lock})
     target = runner.get_target(Address("images", target_name="image"))
@@ -83,7 +84,7 @@ def files(mirror: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def summary(files: dict[str, bytes]) -> Any:
-    return json.loads(files["images/image/image.json"])
+    return json.loads(files["images/image/image.json"])["platforms"]["linux/amd64"]
 
 
 def blob(files: dict[str, bytes], digest: str) -> bytes:
@@ -101,8 +102,15 @@ def test_another_build_gives_the_same_bytes(mirror: Path, files: dict[str, bytes
     assert packaged(mirror) == files
 
 
-def test_the_description_names_layers_and_pins(summary: Any) -> None:
-    assert (summary["reference"], summary["platform"]) == ("team/tiny:1.0", "linux/amd64")
+def test_one_platform_may_be_chosen(mirror: Path, files: dict[str, bytes]) -> None:
+    chosen = json.loads(packaged(mirror, "--oci-platform=linux/arm64")["images/image/image.json"])
+    everything = json.loads(files["images/image/image.json"])
+    assert everything["platforms"].keys() == {"linux/amd64", "linux/arm64"}
+    assert chosen["platforms"] == {"linux/arm64": everything["platforms"]["linux/arm64"]}
+
+
+def test_the_description_names_layers_and_pins(files: dict[str, bytes], summary: Any) -> None:
+    assert json.loads(files["images/image/image.json"])["reference"] == "team/tiny:1.0"
     assert [layer["what"] for layer in summary["layers"]] == ["libs", "program"]
     assert summary["inputs"] == {
         layer: {package["name"]: f"1 sha256:{package['sha256']}"}

@@ -9,6 +9,7 @@ from pants.engine.rules import Get, collect_rules, rule
 
 from oci.subsystem import Oci
 from oci.util_rules.image import Image, ImageFieldSet, ImageRequest
+from oci.util_rules.platform import host_platform
 from oci.util_rules.programs import Engine, SetUp
 
 
@@ -26,7 +27,8 @@ async def run_image(
     engine: Engine,
     python: PythonBuildStandaloneBinary,
 ) -> RunRequest:
-    image = await Get(Image, ImageRequest(field_set.address))
+    platform = oci.chosen_platform or host_platform().name
+    image = await Get(Image, ImageRequest(field_set.address, (platform,)))
     return RunRequest(
         digest=await Get(Digest, MergeDigests((image.digest, engine.digest))),
         args=(

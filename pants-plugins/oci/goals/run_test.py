@@ -12,17 +12,20 @@ from oci.goals.run import RunImageFieldSet, run_image
 from oci.subsystem import Oci
 from oci.target_types import OciImage
 from oci.util_rules.image import Image, ImageRequest
+from oci.util_rules.platform import host_platform
 from oci.util_rules.programs import Engine, SetUp
 
 ADDRESS = Address("images", target_name="tiny")
 IMAGE, ENGINE = (Digest(hash * 64, 1) for hash in "ab")
 
 
-def run_request(engines: list[str], entrypoint: str | None) -> RunRequest:
+def run_request(
+    engines: list[str], entrypoint: str | None = None, platform: str | None = None
+) -> RunRequest:
     target = OciImage({"layers": [], "repository": "tiny", "entrypoint": ["/tiny"]}, ADDRESS)
 
     def image(request: ImageRequest) -> Image:
-        assert request == ImageRequest(ADDRESS)
+        assert request == ImageRequest(ADDRESS, (platform or host_platform().name,))
         return Image(IMAGE)
 
     def merge(request: MergeDigests) -> Digest:
@@ -33,7 +36,7 @@ def run_request(engines: list[str], entrypoint: str | None) -> RunRequest:
         run_image,
         rule_args=[
             RunImageFieldSet.create(target),
-            create_subsystem(Oci, engines=engines, entrypoint=entrypoint),
+            create_subsystem(Oci, engines=engines, entrypoint=entrypoint, platform=platform),
             SetUp("/set-up", "", 0),
             Engine(ENGINE),
             PythonBuildStandaloneBinary("/python"),
@@ -63,3 +66,8 @@ def test_the_engines_and_the_entrypoint_are_those_of_the_options(
         *options,
         "{chroot}/image.tar",
     )
+
+
+def test_the_platform_is_this_machines_or_the_options() -> None:
+    for platform in (None, "linux/arm64"):
+        run_request(["docker"], platform=platform)

@@ -18,6 +18,7 @@ from pants.util.logging import LogLevel
 from oci.subsystem import Oci
 from oci.target_types import ImageField, ImageTestArgsField, ImageTestSourceField
 from oci.util_rules.image import Image, ImageRequest
+from oci.util_rules.platform import host_platform
 from oci.util_rules.programs import Engine, SetUp
 
 # How the engines find their daemon and their cache.
@@ -61,7 +62,8 @@ async def test_image(
         Get(SourceFiles, SourceFilesRequest([field_set.sources])),
         Get(EnvironmentVars, EnvironmentVarsRequest(ENGINE_ENVIRONMENT)),
     )
-    image = await Get(Image, ImageRequest(addresses.expect_single()))
+    request = ImageRequest(addresses.expect_single(), (host_platform().name,))
+    image = await Get(Image, ImageRequest, request)
     digest = await Get(Digest, MergeDigests((image.digest, sources.snapshot.digest, engine.digest)))
     result = await Get(
         FallibleProcessResult,

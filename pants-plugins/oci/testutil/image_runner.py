@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Iterable
 
 from pants.backend.python.target_types import PythonSourcesGeneratorTarget, PythonSourceTarget
 from pants.backend.python.target_types_rules import rules as python_target_rules
@@ -20,7 +21,7 @@ from oci.util_rules.layer import Layer, LayerOf
 LOCK = "3rdparty/debian/bookworm.lock"
 
 
-def image_runner(*, mirror: str = "") -> RuleRunner:
+def image_runner(*, mirror: str = "", options: Iterable[str] = ()) -> RuleRunner:
     """Looks for Debian packages at `mirror` first, then where this machine finds bookworm's.
 
     What was downloaded is kept; what was built is built again.
@@ -46,7 +47,7 @@ def image_runner(*, mirror: str = "") -> RuleRunner:
     runner.set_options([], env_inherit={"DEBIAN_MIRROR"})
     bookworm = runner.request(DebianMirrors, [SuiteMirrorsRequest("bookworm")]).addresses
     runner.set_options(
-        ["--source-root-patterns=/src", "--python-infer-use-rust-parser"],
+        ["--source-root-patterns=/src", "--python-infer-use-rust-parser", *options],
         env={"DEBIAN_MIRROR": " ".join((mirror, *bookworm))},
         env_inherit={"PATH", "PYENV_ROOT", "HOME"},
     )

@@ -45,7 +45,11 @@ def sources(args: argparse.Namespace) -> None:
 
 
 def image(args: argparse.Namespace) -> None:
-    write_image(args.layers, args.reference, args.platform, json.loads(args.run), args.out)
+    layers = {
+        platform: [Path(folder) for folder in folders]
+        for platform, folders in json.loads(args.layers).items()
+    }
+    write_image(layers, args.reference, json.loads(args.run), args.load, args.out)
 
 
 def _write(args: argparse.Namespace, tree: Tree) -> None:
@@ -94,9 +98,11 @@ def main() -> None:
     command.set_defaults(run_command=sources)
 
     command = commands.add_parser("image", parents=[out])
-    command.add_argument("layers", type=Path, nargs="+")
+    command.add_argument(
+        "--layers", required=True, help="JSON: for each platform the folders of its layers"
+    )
     command.add_argument("--reference", required=True)
-    command.add_argument("--platform", required=True)
+    command.add_argument("--load", required=True, help="the platform that `docker load` takes")
     command.add_argument("--run", required=True, help="JSON: the `config` object of the image")
     command.set_defaults(run_command=image)
 

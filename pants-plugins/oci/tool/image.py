@@ -1,6 +1,7 @@
 """Images: an OCI image layout that is a `docker load` archive as well, in one tar.
 
-https://github.com/opencontainers/image-spec (image-layout.md, manifest.md, config.md).
+An image of several platforms is an image index of one manifest for each.
+https://github.com/opencontainers/image-spec (image-layout.md, image-index.md, manifest.md, config.md).
 """
 
 from __future__ import annotations
@@ -9,66 +10,119 @@ import datetime
 import hashlib
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Dict, List, Sequence, Union
+from typing import Any, BinaryIO, Dict, List, Mapping, Sequence, Union
 
 from .layer import EPOCH, TAR_END, Entry, tar_header, tar_padding
 
 OCI = "application/vnd.oci.image"
+MISSING = "oci.missing_packages"
+
+
+@dataclass(frozen=True)
+class PlatformImage:
+    """What one platform gets: `layers` are the descriptions of the layers, the lowest first."""
+
+    platform: str
+    layers: Sequence[Dict[str, Any]]
+    config: bytes
+    manifest: bytes
+
+    def summary(self) -> Dict[str, Any]:
+        return {
+            "digest": _digest(self.manifest),
+            "config_digest": _digest(self.config),
+            "labels": json.loads(self.config)["config"].get("Labels", {}),
+            "layers": [
+                {key: layer[key] for key in ("what", "digest", "diff_id", "size", "unpacked")}
+                for layer in self.layers
+            ],
+            "inputs": {layer["what"]: layer["inputs"] for layer in self.layers},
+        }
 
 
 def write_image(
-    layers: Sequence[Path], reference: str, platform: str, run: Dict[str, Any], folder: Path
+    layers: Mapping[str, Sequence[Path]],
+    reference: str,
+    run: Dict[str, Any],
+    load: str,
+    folder: Path,
 ) -> None:
     """Writes `image.tar` and `image.json` into `folder`.
 
-    `layers` are folders of `layer.tar.gz` and `layer.json`, the lowest first; `run` is the `config`
-    object of the image's configuration (Entrypoint, Env, Labels …).
+    Args:
+        layers: For each platform the folders of `layer.tar.gz` and `layer.json`, the lowest first.
+        run: The `config` object of the images' configuration (Entrypoint, Env, Labels …).
+        load: The platform that `docker load` of an engine without image indexes takes.
     """
-    described = [json.loads((layer / "layer.json").read_text()) for layer in layers]
-    config = _json(_config(described, platform, run))
-    manifest = _json(_manifest(described, config))
-    blobs: Dict[str, Union[bytes, Path]] = {_digest(manifest): manifest, _digest(config): config}
-    for layer, path in zip(described, layers):
-        blobs[layer["digest"]] = path / "layer.tar.gz"
+    blobs: Dict[str, Union[bytes, Path]] = {}
+    images = []
+    for platform, folders in layers.items():
+        described = [json.loads((layer / "layer.json").read_text()) for layer in folders]
+        blobs.update(
+            (layer["digest"], path / "layer.tar.gz") for layer, path in zip(described, folders)
+        )
+        images.append(_platform_image(platform, described, run))
+    for image in images:
+        blobs.update({_digest(document): document for document in (image.config, image.manifest)})
+    top = _descriptor_of(images[0])
+    if len(images) > 1:
+        index = _json(_index([_descriptor_of(image) for image in images]))
+        top = _descriptor(f"{OCI}.index.v1+json", index)
+        blobs[top["digest"]] = index
+    loaded = next((image for image in images if image.platform == load), images[0])
     with open(folder / "image.tar", "wb") as tar:
         _add(tar, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
-        _add(tar, "index.json", _json(_index(manifest, reference, platform)))
-        _add(tar, "manifest.json", _json(_docker_manifest(described, config, reference)))
+        _add(tar, "index.json", _json(_index([{**top, "annotations": _names(reference)}])))
+        _add(tar, "manifest.json", _json(_docker_manifest(loaded, reference)))
         for digest, content in sorted(blobs.items()):
             _add(tar, _blob(digest), content)
         tar.write(TAR_END)
     summary = {
         "reference": reference,
-        "digest": _digest(manifest),
-        "config_digest": _digest(config),
-        "platform": platform,
-        "layers": [
-            {key: layer[key] for key in ("what", "digest", "diff_id", "size", "unpacked")}
-            for layer in described
-        ],
-        "inputs": {layer["what"]: layer["inputs"] for layer in described},
+        "digest": top["digest"],
+        "platforms": {image.platform: image.summary() for image in images},
     }
     (folder / "image.json").write_text(json.dumps(summary, indent=1) + "\n")
 
 
-def _index(manifest: bytes, reference: str, platform: str) -> Dict[str, Any]:
-    # Engines that keep images in containerd take an image's name from here, written in full.
-    full_name = reference if "/" in reference else f"docker.io/library/{reference}"
+def _platform_image(
+    platform: str, layers: Sequence[Dict[str, Any]], run: Dict[str, Any]
+) -> PlatformImage:
+    config = _json(_config(layers, platform, {**run, "Labels": _labels(layers, run)}))
+    return PlatformImage(platform, layers, config, _json(_manifest(layers, config)))
+
+
+def _labels(layers: Sequence[Dict[str, Any]], run: Dict[str, Any]) -> Dict[str, str]:
+    """The image's own labels, and what its layers have to say of themselves."""
+    labels = dict(run.get("Labels", {}))
+    for layer in layers:
+        labels.update(layer.get("labels", {}))
+    missing = sorted({name for layer in layers for name in layer.get("missing", ())})
+    return {**labels, MISSING: ",".join(missing)} if missing else labels
+
+
+def _index(manifests: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
     return {
         "schemaVersion": 2,
         "mediaType": f"{OCI}.index.v1+json",
-        "manifests": [
-            {
-                **_descriptor(f"{OCI}.manifest.v1+json", manifest),
-                "platform": _platform(platform),
-                "annotations": {
-                    "io.containerd.image.name": full_name,
-                    "org.opencontainers.image.ref.name": reference.rpartition(":")[2],
-                },
-            }
-        ],
+        "manifests": list(manifests),
     }
+
+
+def _names(reference: str) -> Dict[str, str]:
+    # Engines that keep images in containerd take an image's name from here, written in full.
+    full_name = reference if "/" in reference else f"docker.io/library/{reference}"
+    return {
+        "io.containerd.image.name": full_name,
+        "org.opencontainers.image.ref.name": reference.rpartition(":")[2],
+    }
+
+
+def _descriptor_of(image: PlatformImage) -> Dict[str, Any]:
+    descriptor = _descriptor(f"{OCI}.manifest.v1+json", image.manifest)
+    return {**descriptor, "platform": _platform(image.platform)}
 
 
 def _manifest(layers: Sequence[Dict[str, Any]], config: bytes) -> Dict[str, Any]:
@@ -84,15 +138,13 @@ def _manifest(layers: Sequence[Dict[str, Any]], config: bytes) -> Dict[str, Any]
     }
 
 
-def _docker_manifest(
-    layers: Sequence[Dict[str, Any]], config: bytes, reference: str
-) -> List[Dict[str, Any]]:
+def _docker_manifest(image: PlatformImage, reference: str) -> List[Dict[str, Any]]:
     """What `docker load` of engines that know no OCI layout reads."""
     return [
         {
-            "Config": _blob(_digest(config)),
+            "Config": _blob(_digest(image.config)),
             "RepoTags": [reference],
-            "Layers": [_blob(layer["digest"]) for layer in layers],
+            "Layers": [_blob(layer["digest"]) for layer in image.layers],
         }
     ]
 

@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 
 import pytest
 
@@ -32,17 +32,25 @@ def layers(tmp_path: Path) -> list[Path]:
 
 
 class Image:
-    def __init__(self, layers: list[Path], folder: Path, reference: str = "tiny:1.0") -> None:
+    def __init__(
+        self,
+        layers: list[Path],
+        folder: Path,
+        reference: str = "tiny:1.0",
+        platforms: Sequence[str] = ("linux/arm64",),
+        load: str = "linux/amd64",
+    ) -> None:
         folder.mkdir()
-        write_image(layers, reference, "linux/arm64", RUN, folder)
+        write_image({name: layers for name in platforms}, reference, RUN, load, folder)
         self.summary = json.loads((folder / "image.json").read_text())
         self.archive = (folder / "image.tar").read_bytes()
         with tarfile.open(fileobj=io.BytesIO(self.archive)) as tar:
             self.members = tar.getmembers()
             self.files = {m.name: tar.extractfile(m).read() for m in self.members}  # type: ignore
         self.index = json.loads(self.files["index.json"])
-        self.manifest = self.blob(self.index["manifests"][0])
-        self.config = self.blob(self.manifest["config"])
+        if len(platforms) == 1:
+            self.manifest = self.blob(self.index["manifests"][0])
+            self.config = self.blob(self.manifest["config"])
 
     def blob(self, descriptor: dict[str, Any]) -> Any:
         content = self.files[f"blobs/{descriptor['digest'].replace(':', '/')}"]
@@ -80,7 +88,7 @@ def test_manifest_and_configuration_describe_the_layers(layers: list[Path], tmp_
     assert [entry["created_by"] for entry in image.config["history"]] == ["os", "python", "copy"]
     assert (image.config["os"], image.config["architecture"]) == ("linux", "arm64")
     assert image.index["manifests"][0]["platform"] == {"os": "linux", "architecture": "arm64"}
-    assert image.config["config"] == RUN
+    assert image.config["config"] == {**RUN, "Labels": {}}
 
 
 def test_docker_finds_the_same_image(layers: list[Path], tmp_path: Path) -> None:
@@ -99,14 +107,55 @@ def test_the_summary_agrees_with_the_archive(layers: list[Path], tmp_path: Path)
     assert image.summary == {
         "reference": "tiny:1.0",
         "digest": image.index["manifests"][0]["digest"],
-        "config_digest": image.manifest["config"]["digest"],
-        "platform": "linux/arm64",
-        "inputs": {what: {what: "1"} for what in ("os", "python", "copy")},
-        "layers": [
-            {key: each[key] for key in ("what", "digest", "diff_id", "size", "unpacked")}
-            for each in described
-        ],
+        "platforms": {
+            "linux/arm64": {
+                "digest": image.index["manifests"][0]["digest"],
+                "config_digest": image.manifest["config"]["digest"],
+                "labels": {},
+                "inputs": {what: {what: "1"} for what in ("os", "python", "copy")},
+                "layers": [
+                    {key: each[key] for key in ("what", "digest", "diff_id", "size", "unpacked")}
+                    for each in described
+                ],
+            }
+        },
     }
+
+
+@pytest.mark.parametrize("load", ["linux/amd64", "linux/arm64"])
+def test_an_image_of_two_platforms_is_an_index(
+    layers: list[Path], tmp_path: Path, load: str
+) -> None:
+    platforms = ("linux/amd64", "linux/arm64")
+    image = Image(layers, tmp_path / "image", platforms=platforms, load=load)
+    (top,) = image.index["manifests"]
+    assert top["mediaType"] == "application/vnd.oci.image.index.v1+json"
+    assert image.summary["digest"] == top["digest"]
+    manifests = {
+        f"linux/{each['platform']['architecture']}": each
+        for each in image.blob(top)["manifests"]
+    }
+    assert manifests.keys() == {*platforms} == image.summary["platforms"].keys()
+    for platform, descriptor in manifests.items():
+        manifest = image.blob(descriptor)
+        alone = Image(layers, tmp_path / platform.replace("/", "-"), platforms=(platform,))
+        assert descriptor["digest"] == alone.index["manifests"][0]["digest"]
+        assert image.summary["platforms"][platform] == alone.summary["platforms"][platform]
+        assert f"linux/{image.blob(manifest['config'])['architecture']}" == platform
+    (docker,) = json.loads(image.files["manifest.json"])
+    assert f"linux/{json.loads(image.files[docker['Config']])['architecture']}" == load
+
+
+def test_layers_say_what_the_image_is_to_be_labelled_with(
+    layers: list[Path], tmp_path: Path
+) -> None:
+    for number, facts in enumerate(({"labels": {"a": "1"}}, {"missing": ["z", "b"]})):
+        description = layers[number] / "layer.json"
+        description.write_text(json.dumps({**json.loads(description.read_text()), **facts}))
+    image = Image(layers, tmp_path / "image")
+    labels = {"a": "1", "oci.missing_packages": "b,z"}
+    assert image.config["config"]["Labels"] == labels
+    assert image.summary["platforms"]["linux/arm64"]["labels"] == labels
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from oci.target_types import (
     EnvField,
     LabelsField,
     LayersField,
-    PlatformField,
+    PlatformsField,
     RepositoryField,
     TagField,
 )
 from oci.util_rules.layer import Layer, LayerOf
-from oci.util_rules.platform import PLATFORMS
+from oci.util_rules.platform import PLATFORMS, host_platform
 from oci.util_rules.toolchain import ToolProcess
 
 
@@ -30,7 +30,7 @@ class ImageFieldSet(FieldSet):
     layers: LayersField
     repository: RepositoryField
     tag: TagField
-    platform: PlatformField
+    platforms: PlatformsField
     entrypoint: EntrypointField
     env: EnvField
     labels: LabelsField
@@ -38,9 +38,10 @@ class ImageFieldSet(FieldSet):
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """The image that the `oci_image` at `address` describes."""
+    """The image that the `oci_image` at `address` describes, for `platforms`; none are all of its."""
 
     address: Address
+    platforms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,15 @@ class Image:
 async def build_image(request: ImageRequest) -> Image:
     wrapped = await Get(WrappedTarget, WrappedTargetRequest(request.address, "<infallible>"))
     fields = ImageFieldSet.create(wrapped.target)
-    assert fields.platform.value is not None, "the field has a default"
-    platform = PLATFORMS[fields.platform.value]
+    platforms = _platforms(fields, request.platforms)
     addresses = await Get(
         Addresses, UnparsedAddressInputs, fields.layers.to_unparsed_address_inputs()
     )
-    layers = await MultiGet(Get(Layer, LayerOf(address, platform)) for address in addresses)
+    layers = await MultiGet(
+        Get(Layer, LayerOf(address, PLATFORMS[platform]))
+        for platform in platforms
+        for address in addresses
+    )
     # Numbered, because two layers may be called the same.
     folders = [f"layers/{number}" for number in range(len(layers))]
     placed = await MultiGet(
@@ -71,6 +75,11 @@ async def build_image(request: ImageRequest) -> Image:
         "Labels": dict(fields.labels.value or {}),
         "WorkingDir": "/",
     }
+    each = len(addresses)
+    of_platforms = {
+        platform: folders[number * each : (number + 1) * each]
+        for number, platform in enumerate(platforms)
+    }
     digest = await Get(Digest, MergeDigests(placed))
     result = await Get(
         ProcessResult,
@@ -78,15 +87,24 @@ async def build_image(request: ImageRequest) -> Image:
             (
                 "image",
                 f"--reference={fields.repository.value}:{fields.tag.value}",
-                f"--platform={platform.name}",
                 f"--run={json.dumps(config)}",
-                *folders,
+                f"--load={host_platform().name}",
+                f"--layers={json.dumps(of_platforms)}",
             ),
             input_digest=digest,
-            description=f"Assemble the image {fields.address}",
+            description=f"Assemble the image {fields.address} for {', '.join(platforms)}",
         ),
     )
     return Image(await Get(Digest, RemovePrefix(result.output_digest, "out")))
+
+
+def _platforms(fields: ImageFieldSet, chosen: tuple[str, ...]) -> tuple[str, ...]:
+    known = fields.platforms.value or ()
+    if unknown := [name for name in chosen if name not in known]:
+        raise ValueError(
+            f"{fields.address} is for {', '.join(known)}, not for {', '.join(unknown)}."
+        )
+    return chosen or known
 
 
 def rules():

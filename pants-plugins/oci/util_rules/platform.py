@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 
 
@@ -16,8 +17,8 @@ class ImagePlatform:
 
 # Bookworm's glibc is 2.36: wheels for any older one fit.
 PLATFORMS = {
-    platform.name: platform
-    for platform in (
+    known.name: known
+    for known in (
         ImagePlatform(
             name="linux/amd64",
             debian="amd64",
@@ -34,3 +35,15 @@ PLATFORMS = {
         ),
     )
 }
+
+MACHINES = {"x86_64": PLATFORMS["linux/amd64"], "aarch64": PLATFORMS["linux/arm64"]}
+
+
+def host_platform() -> ImagePlatform:
+    """The platform of this machine. Raises ValueError where no image can be built."""
+    if platform.system() != "Linux" or platform.machine() not in MACHINES:
+        raise ValueError(
+            f"Images are built on Linux, x86_64 or aarch64; this is {platform.system()} on "
+            f"{platform.machine()}. Run this in a Linux container or virtual machine."
+        )
+    return MACHINES[platform.machine()]

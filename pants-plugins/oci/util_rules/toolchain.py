@@ -6,7 +6,6 @@ library and packages are compiled by the very interpreter that runs them.
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +25,7 @@ from pants.util.logging import LogLevel
 import oci.tool
 from oci.subsystem import Oci
 from oci.util_rules.debian_packages import DebianPackages, DebianPackagesRequest
-from oci.util_rules.platform import PLATFORMS, ImagePlatform
-
-MACHINES = {"x86_64": PLATFORMS["linux/amd64"], "aarch64": PLATFORMS["linux/arm64"]}
-
+from oci.util_rules.platform import ImagePlatform, host_platform
 
 @dataclass(frozen=True)
 class ToolSources:
@@ -78,12 +74,7 @@ async def tool_sources() -> ToolSources:
 async def toolchain(
     oci: Oci, sources: ToolSources, host_python: PythonBuildStandaloneBinary
 ) -> Toolchain:
-    if platform.system() != "Linux" or platform.machine() not in MACHINES:
-        raise ValueError(
-            f"Images are built on Linux, x86_64 or aarch64; this is {platform.system()} on "
-            f"{platform.machine()}. Run this in a Linux container or virtual machine."
-        )
-    machine = MACHINES[platform.machine()]
+    machine = host_platform()
     packages = await Get(
         DebianPackages,
         DebianPackagesRequest(oci.toolchain_lock, tuple(oci.toolchain_sets), machine),
