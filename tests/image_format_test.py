@@ -45,14 +45,32 @@ def blob(descriptor: Document) -> str:
 
 
 @pytest.fixture(scope="module")
-def index(tar: tarfile.TarFile) -> Document:
+def layout(tar: tarfile.TarFile) -> Document:
     return document(tar, "index.json")
 
 
 @pytest.fixture(scope="module")
-def manifest(tar: tarfile.TarFile, index: Document) -> Document:
-    (descriptor,) = index["manifests"]
+def index(tar: tarfile.TarFile, layout: Document) -> Document:
+    """One manifest for each platform."""
+    (descriptor,) = layout["manifests"]
     return document(tar, blob(descriptor))
+
+
+@pytest.fixture(scope="module", params=["linux/amd64", "linux/arm64"])
+def platform(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def manifest(tar: tarfile.TarFile, index: Document, platform: str) -> Document:
+    return manifests(tar, index)[platform]
+
+
+def manifests(tar: tarfile.TarFile, index: Document) -> dict[str, Document]:
+    return {
+        "{os}/{architecture}".format(**found["platform"]): document(tar, blob(found))
+        for found in index["manifests"]
+    }
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +120,8 @@ def layers(tar: tarfile.TarFile, manifest: Document, config: Document) -> list[L
     ]
 
 
-@pytest.mark.parametrize("name", ["layout", "index", "manifest", "config"])
-def test_documents_follow_the_oci_schemas(name, tar, index, manifest, config):
+@pytest.mark.parametrize("name", ["layout", "index", "top", "manifest", "config"])
+def test_documents_follow_the_oci_schemas(name, tar, layout, index, manifest, config):
     if not SCHEMAS.exists():
         pytest.skip("no schemas here: apt-get install golang-github-opencontainers-image-spec-dev")
 
@@ -116,43 +134,55 @@ def test_documents_follow_the_oci_schemas(name, tar, index, manifest, config):
     # References name other files of the folder.
     registry = Registry(retrieve=resource)  # type: ignore[call-arg]
     documents = {
-        "image-layout": document(tar, "oci-layout"),
-        "image-index": index,
-        "image-manifest": manifest,
-        "config": config,
+        "layout": ("image-layout", document(tar, "oci-layout")),
+        "top": ("image-index", layout),
+        "index": ("image-index", index),
+        "manifest": ("image-manifest", manifest),
+        "config": ("config", config),
     }
-    kind = name if name in documents else f"image-{name}"
-    jsonschema.Draft4Validator(schema(f"{kind}-schema.json"), registry=registry).validate(
-        documents[kind]
-    )
+    kind, found = documents[name]
+    jsonschema.Draft4Validator(schema(f"{kind}-schema.json"), registry=registry).validate(found)
 
 
-def test_image_json_describes_what_is_there(description, tar, index, manifest, config, layers):
-    assert set(description.pop("inputs")) == {layer.description["what"] for layer in layers}
-    assert description == {
-        "reference": "numerai_predict_py_3_11:latest",
-        "digest": Hashed(content(tar, blob(index["manifests"][0]))).finish(),
+def test_image_json_describes_what_is_there(description, platform, tar, layout, manifest, config, layers):
+    assert description["reference"] == "numerai_predict_py_3_11:latest"
+    assert description["digest"] == Hashed(content(tar, blob(layout["manifests"][0]))).finish()
+    assert f"{config['os']}/{config['architecture']}" == platform
+    described = description["platforms"][platform]
+    assert set(described["inputs"]) == {layer.description["what"] for layer in layers}
+    assert described == {
+        "digest": f"sha256:{hashlib.sha256(canonical(manifest)).hexdigest()}",
         "config_digest": Hashed(content(tar, blob(manifest["config"]))).finish(),
-        "platform": f"{config['os']}/{config['architecture']}",
+        "labels": config["config"]["Labels"],
         "layers": [layer.description for layer in layers],
+        "inputs": described["inputs"],
     }
 
 
-def test_documents_name_each_other_by_digest_and_size(tar, index, manifest, config, layers):
-    descriptors = [*index["manifests"], manifest["config"], *manifest["layers"]]
-    for descriptor in descriptors[:2]:
+def canonical(document: Document) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def test_documents_name_each_other_by_digest_and_size(tar, layout, index, manifest, config, layers):
+    for descriptor in (*layout["manifests"], *index["manifests"], manifest["config"]):
         file = Hashed(content(tar, blob(descriptor)))
         assert (file.finish(), file.size) == (descriptor["digest"], descriptor["size"])
     for descriptor, layer in zip(manifest["layers"], layers, strict=True):
         assert descriptor["digest"] == layer.description["digest"]
         assert descriptor["size"] == layer.description["size"]
     assert config["rootfs"]["diff_ids"] == [layer.description["diff_id"] for layer in layers]
-    # Nothing else is carried along.
+
+
+def test_nothing_else_is_carried_along(tar, layout, index):
+    descriptors = [*layout["manifests"], *index["manifests"]]
+    for manifest in manifests(tar, index).values():
+        descriptors += [manifest["config"], *manifest["layers"]]
     documents = ["oci-layout", "index.json", "manifest.json"]
-    assert tar.getnames() == [*documents, *sorted(map(blob, descriptors))]
+    assert tar.getnames() == [*documents, *sorted({*map(blob, descriptors)})]
 
 
-def test_docker_finds_the_same_blobs(tar, description, manifest):
+def test_docker_finds_the_blobs_of_this_machine(tar, description, host, index):
+    manifest = manifests(tar, index)[host]
     assert document(tar, "manifest.json") == [
         {
             "Config": blob(manifest["config"]),

@@ -19,64 +19,9 @@ from urllib.parse import urlencode
 import cloudpickle
 import pandas as pd
 import pytest
+from predictions import expected, predicted
 
 Done = subprocess.CompletedProcess[str]
-
-
-@pytest.fixture
-def folder(trained: Path, tmp_path: Path) -> Path:
-    """The user's folder: models and data, and nothing predicted yet."""
-    return Path(shutil.copytree(trained, tmp_path, dirs_exist_ok=True))
-
-
-@pytest.fixture(scope="session")
-def command(request: pytest.FixtureRequest) -> Callable[[Path], list[str]]:
-    """What comes before the predictor's own flags."""
-    try:
-        image = request.getfixturevalue("docker_image")
-    except pytest.skip.Exception:
-        engine = request.getfixturevalue("engine")
-        return lambda folder: engine("bubblewrap")
-    # The documented command; the network is for the tests' server on this machine.
-    network = "--network=host"
-    return lambda folder: [
-        *("docker", "run", "-i", "--rm", "-v", f"{folder}:{folder}", network, image)
-    ]
-
-
-@pytest.fixture
-def predict(folder: Path, command: Callable[[Path], list[str]]) -> Callable[..., Done]:
-    """Runs the predictor on the folder's live data; later flags win."""
-    local = [f"--dataset={folder}/live.parquet", f"--output_dir={folder}"]
-    local += [f"--benchmarks={folder}/live_benchmark_models.parquet"]
-
-    def predict(model: object, *flags: str) -> Done:
-        argv = [*command(folder), "--debug", "--model", str(model), *local, *flags]
-        return subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=300)
-
-    return predict
-
-
-def predicted(folder: Path) -> pd.DataFrame:
-    (csv,) = folder.glob("live_predictions-*.csv")
-    assert csv.read_text().startswith("id,prediction\n")
-    return pd.read_csv(csv, index_col="id")
-
-
-def expected(folder: Path, model: str) -> pd.DataFrame:
-    return pd.read_csv(folder / f"{model}.expected.csv", index_col="id")
-
-
-@pytest.mark.parametrize("arguments", ["", "-benchmarks"], ids=["one", "two"])
-@pytest.mark.parametrize("library", ["lightgbm", "xgboost", "catboost", "sklearn"])
-def test_a_model_predicts_what_it_did_where_it_was_trained(library, arguments, folder, predict):
-    done = predict(folder / f"{library}{arguments}.pkl")
-    assert done.returncode == 0, done.stderr
-    predictions = predicted(folder)
-    pd.testing.assert_frame_equal(predictions, expected(folder, f"{library}{arguments}"))
-    assert len(predictions) == 200
-    assert predictions["prediction"].between(0, 1).all()
-    assert "Warning" not in done.stderr
 
 
 def raises(live_features):

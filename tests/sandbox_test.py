@@ -61,7 +61,7 @@ def run(docker_image: str, folder: Path) -> Callable[..., tuple[int, str, dict[s
 def test_every_protection_is_in_force(run, options):
     code, log, protections = run(*options)
     assert code == 1, log  # the model's own error: it was run
-    assert len(protections) == 8 and all(protections.values()), log
+    assert len(protections) == 9 and all(protections.values()), log
     seen = dict(line.lstrip().split(":\t", 1) for line in log.splitlines() if ":\t" in line)
     assert seen["NoNewPrivs"] == "1"
     assert seen["Seccomp"] == "2"

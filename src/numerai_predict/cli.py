@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None, spawned: Spawned | None = None) -> int:
         urls = [address for address in addresses if address and is_url(address)]
         secrets = secrecy.secrets_of(urlencode(options.post_data), *urls)
         set_up_log(options.debug, secrets)
-        secrecy.hide()
+        outcome.protections["arguments out of sight"] = secrecy.hide()
         # As a container's first process, it would not heed the signal otherwise.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         _run(options, spawned or Spawned(), outcome)

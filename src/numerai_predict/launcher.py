@@ -144,7 +144,7 @@ class Run:
                 if kind == "model" or not self.options.inspect:
                     input.start()
             self.worker.confine(inspect=self.options.inspect, debug=self.options.debug)
-            self.outcome.protections = self.worker.expect("confined").fields["protections"]
+            self.outcome.protections.update(self.worker.expect("confined").fields["protections"])
             missing = _report(self.outcome.protections)
             if missing and self.options.require_sandbox:
                 raise errors.UsageError(

@@ -64,15 +64,21 @@ def redact(text: str, secrets: Sequence[str]) -> str:
     return text
 
 
-def hide() -> None:
+def hide() -> str:
     """Blank this process's arguments and environment in /proc, and close its memory to others.
 
     Python keeps its own copies in `sys.argv` and `os.environ`; other users and, because the process
     is not dumpable any more, other processes of the same user can read neither these nor
     its descriptors (proc(5), prctl(2): PR_SET_DUMPABLE).
+
+    Returns:
+        Why arguments and environment can still be read, "" where they cannot.
     """
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     # Field 48 and on of proc_pid_stat(5), counted from 3 behind the name, which may hold anything.
     stat = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+    if len(stat) < 49:
+        return "this system does not say where they lie, as an emulator of processors does not"
     arg_start, arg_end, env_start, env_end = map(int, stat[45:49])
     if arg_start:
         _overwrite(arg_start, arg_end, TITLE)
@@ -83,7 +89,7 @@ def hide() -> None:
             if equals and name not in HARMLESS:
                 ctypes.memset(position + len(name) + 1, 0, len(value))
             position += len(entry) + 1
-    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    return ""
 
 
 def _overwrite(start: int, end: int, text: bytes) -> None:
