@@ -52,8 +52,14 @@ def time_zone(tree: Tree) -> None:
     tree.file("etc/timezone", "Etc/UTC\n")
 
 
+def shell(tree: Tree) -> None:
+    """bash: it is `sh`, there being no other. (Its manual page of builtins gets no second name.)"""
+    tree.link("usr/bin/sh", "bash")
+
+
 DONE_HERE: Dict[str, Callable[[Tree], None]] = {
     "base-files": standard_folders,
+    "bash": shell,
     "ca-certificates": ca_bundle,
     "coreutils": nothing,  # a second name for touch
     "libc-bin": name_services,

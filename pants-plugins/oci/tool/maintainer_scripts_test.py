@@ -56,6 +56,10 @@ def test_users() -> None:
     assert entries["root"] == Entry(0o700)
 
 
+def test_bash_is_the_shell() -> None:
+    assert applied("bash", {})["usr/bin/sh"].target == "bash"
+
+
 def test_time_zone() -> None:
     entries = applied("tzdata", {})
     assert entries["etc/localtime"].target == "/usr/share/zoneinfo/Etc/UTC"
