@@ -69,7 +69,7 @@ async def uv(setup: SetUp) -> Uv:
     return Uv(await Get(Digest, CreateDigest([program])))
 
 
-@rule
+@_uncacheable_rule
 async def engine() -> Engine:
     source = Path(oci.__path__[0], "engine.py").read_bytes()
     return Engine(await Get(Digest, CreateDigest([FileContent("engine.py", source)])))

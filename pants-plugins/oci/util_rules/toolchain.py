@@ -18,7 +18,7 @@ from pants.engine.fs import (
     RemovePrefix,
 )
 from pants.engine.process import Process, ProcessResult
-from pants.engine.rules import Get, collect_rules, rule
+from pants.engine.rules import Get, _uncacheable_rule, collect_rules, rule
 from pants.util.frozendict import FrozenDict
 from pants.util.logging import LogLevel
 
@@ -60,7 +60,8 @@ class ToolProcess:
     append_only_caches: FrozenDict[str, str] = FrozenDict()
 
 
-@rule
+# Pants does not watch these files when they are no sources of the build root.
+@_uncacheable_rule
 async def tool_sources() -> ToolSources:
     modules = [
         FileContent(f"oci/tool/{file.name}", file.read_bytes())
