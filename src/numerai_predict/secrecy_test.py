@@ -49,6 +49,19 @@ def test_the_process_itself_still_knows_them(shown):
     assert shown["known"] == "--post_data=s3cret s3cret True True"
 
 
+def test_an_emulator_that_does_not_say_where_the_arguments_lie_is_named():
+    # qemu's user emulation shows the first 44 fields of /proc/self/stat.
+    code = (
+        "from unittest import mock\nfrom numerai_predict import secrecy\n"
+        "stat = b'1 (python3) ' + b'0 ' * 42\n"
+        "with mock.patch.object(secrecy.Path, 'read_bytes', lambda self: stat):\n"
+        "    print(secrecy.hide())"
+    )
+    argv = [sys.executable, "-c", code]
+    done = subprocess.run(argv, env=ENVIRONMENT, capture_output=True, text=True)
+    assert "emulator" in done.stdout, done.stderr
+
+
 def test_a_value_can_be_in_a_file(tmp_path):
     (tmp_path / "secret").write_text("key=s3cret\n")
     assert secrecy.resolve(f"@{tmp_path}/secret") == "key=s3cret"
