@@ -1,13 +1,24 @@
 # The front door; the work is done by Pants, which ./pants sets up by itself.
 .DEFAULT_GOAL := help
-.PHONY: help run test build_3_11 test_3_11 benchmark lock reproduce fmt clean
+
+# The one list of Python versions is pyproject.toml's: 3.10 becomes build_3_10 and test_3_10.
+PYTHONS := $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)".*/\1/p' pyproject.toml)
+MINORS := $(PYTHONS:3.%=%)
+BUILDS := $(MINORS:%=build_3_%)
+TESTS := $(MINORS:%=test_3_%)
+
+.PHONY: help run test build $(BUILDS) build_shell $(TESTS) pythons benchmark lock digests reproduce fmt clean
 
 # numerai-predict's users forced a fresh build with DOCKER_BUILDKIT=0.
 PANTS := ./pants $(if $(filter 0,$(DOCKER_BUILDKIT)),--no-local-cache)
 EXAMPLE := dist/example
 
 help: ## this list
-	@grep -hE '^[a-z_0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@{ sed -nE 's/^([a-z_0-9]+):.*## /\1\t/p' $(MAKEFILE_LIST); \
+	for minor in $(MINORS); do \
+	  printf 'build_3_%s\tbuild the Python 3.%s image, and load it\n' $$minor $$minor; \
+	  printf 'test_3_%s\tthe tests of the Python 3.%s image\n' $$minor $$minor; \
+	done; } | expand -t 14
 
 run: ## build images:py311, train an example model in it, and predict with it
 	$(PANTS) --oci-entrypoint=/usr/bin/python3 run images:py311 -- examples/make_model.py $(EXAMPLE)
@@ -18,16 +29,34 @@ run: ## build images:py311, train an example model in it, and predict with it
 test: ## lint, types and all tests, with the container engines they need
 	build-support/with-engines build-support/check ::
 
-build_3_11: ## build the Python 3.11 image, and load it where a Docker engine runs
-	$(PANTS) package images:py311
-	@if docker info > /dev/null 2>&1; then \
-	  docker load --quiet --input dist/images/py311/image.tar; \
-	else \
-	  echo "No Docker engine answers: load dist/images/py311/image.tar where one does."; \
-	fi
+build: $(BUILDS) ## build every image, and load them where a Docker engine runs
 
-test_3_11: ## the tests of the Python 3.11 image
-	build-support/with-engines $(PANTS) test images: tests::
+$(BUILDS): build_3_%:
+	$(PANTS) --oci-platform=host package images:py3$*
+	@$(call load,py3$*)
+
+build_shell: ## build the Python 3.11 image with a shell in it, for debugging, and load it
+	$(PANTS) --oci-platform=host package images:shell
+	@$(call load,shell)
+
+define load
+if docker info > /dev/null 2>&1; then \
+  docker load --quiet --input dist/images/$(1)/image.tar; \
+else \
+  echo "No Docker engine answers: load dist/images/$(1)/image.tar where one does."; \
+fi
+endef
+
+# The end-to-end tests run in the image of Debian's own Python.
+$(TESTS): test_3_%:
+	build-support/with-engines $(PANTS) test images:py3$* src/numerai_predict:py3$*-tests \
+	  $(if $(filter 11,$*),tests::)
+
+build_% test_%:
+	@echo "There is no $@, only: $(BUILDS) build_shell $(TESTS)" >&2; exit 2
+
+pythons: ## the Python versions, as JSON
+	@printf '"%s"\n' $(PYTHONS) | paste -s -d , - | sed 's/.*/[&]/'
 
 benchmark: ## the predictor against a plain script, on the example that `make run` leaves
 	$(PANTS) package images:py311
@@ -36,6 +65,9 @@ benchmark: ## the predictor against a plain script, on the example that `make ru
 lock: ## resolve Python and Debian packages anew, and export what is derived from them
 	./pants run build-support/lock_python.py -- $(LOCK_ARGS)
 	./pants run build-support/lock_debian.py
+
+digests: ## build the images that are pinned, and write their digests to images/digests.json
+	./pants run build-support/digests.py
 
 reproduce: ## build images:py311 twice, as two strangers would, and compare
 	./pants run build-support/reproduce.py

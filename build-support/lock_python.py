@@ -1,5 +1,6 @@
 """`make lock` for Python: pyproject.toml -> poetry.lock -> the requirements files that Pants and the
-image layers read. `--check` compares instead of writing, without the network."""
+image layers read, and what else follows from pyproject.toml's list of Python versions. `--check`
+compares instead of writing, without the network."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import tomlkit
 from cleo.io.inputs.argv_input import ArgvInput
@@ -28,6 +30,10 @@ from poetry_plugin_export.exporter import Exporter  # type: ignore[import-untype
 from uv import find_uv_bin
 
 FOLDER = "3rdparty/python"
+# What the list of Python versions becomes for BUILD files, for Pants and for the predictor.
+PRELUDE = f"{FOLDER}/pythons.py"
+OPTIONS = f"{FOLDER}/pythons.toml"
+IMAGES = "src/numerai_predict/images.py"
 # What poetry.lock cannot hold has a lock of its own: NAME.in -> NAME.txt, from this Python upwards.
 OWN_LOCKS = {"numerai-tools": "3.11", "pants": "3.7"}
 PREDICTOR, MODELS, TESTS = map(canonicalize_name, ("main", "models", "tests"))
@@ -41,28 +47,66 @@ def notice(source: str) -> str:
 
 
 def exports(root: Path) -> dict[str, str]:
-    """Path -> content of every file that follows from poetry.lock."""
+    """Path -> content of every file that follows from pyproject.toml and poetry.lock."""
     poetry = Factory().create_poetry(root, disable_plugins=True)
     locked = poetry.locker.locked_packages()
+    pythons = python_versions(root)
     lines: dict[str, set[str]] = {}
-    for python in python_versions(root):
-        name = "py" + python.replace(".", "")
+    for python in pythons:
+        name = resolve_of(python)
         predictor = requirements(locked, {PREDICTOR}, python)
         lines[name] = requirements(locked, {PREDICTOR, TESTS}, python)
         lines[f"{name}-predictor"] = predictor
         lines[f"{name}-models"] = requirements(locked, {PREDICTOR, MODELS}, python) - predictor
     for tool in set(poetry.package.dependency_group_names()) - {PREDICTOR, MODELS, TESTS}:
-        lines[f"tools/{tool}"] = requirements(locked, {tool})
-    files = {"requirements.txt": poetry_export(poetry)}
+        lines[f"tools/{tool}"] = tool_requirements(locked, tool, oldest=pythons[0])
+    files = {"requirements.txt": poetry_export(poetry), **lists(pythons)}
     for name in sorted(lines):
         files[f"{FOLDER}/{name}.txt"] = notice("poetry.lock") + "".join(sorted(lines[name]))
     return files
 
 
 def python_versions(root: Path) -> list[str]:
-    """The Pythons that pants.toml has a resolve for: py310 is 3.10."""
-    resolves = tomlkit.parse((root / "pants.toml").read_text()).unwrap()["python"]["resolves"]
-    return [f"3.{name[3:]}" for name in sorted(resolves) if re.fullmatch(r"py3\d+", name)]
+    """The one list: pyproject.toml's classifiers, in order of age."""
+    classifiers = "\n".join(project(root)["classifiers"])
+    found = re.findall(r"(?m)^Programming Language :: Python :: 3\.(\d+)$", classifiers)
+    return [f"3.{minor}" for minor in sorted(map(int, found))]
+
+
+def project(root: Path) -> dict[str, Any]:
+    return tomlkit.parse((root / "pyproject.toml").read_text()).unwrap()["project"]
+
+
+def specifier(pythons: list[str]) -> str:
+    """`>=3.10,<3.14`, from the oldest to the newest."""
+    return f">={pythons[0]},<3.{int(pythons[-1][2:]) + 1}"
+
+
+def resolve_of(python: str) -> str:
+    return "py" + python.replace(".", "")
+
+
+def lists(pythons: list[str]) -> dict[str, str]:
+    """The versions in the words of those who cannot read pyproject.toml: BUILD files, Pants'
+    options, the predictor inside an image."""
+    resolves = {resolve_of(python): f"{FOLDER}/{resolve_of(python)}.txt" for python in pythons}
+    constraints = {resolve_of(python): [f"CPython=={python}.*"] for python in pythons}
+    options = {
+        "python": {
+            "resolves": {"add": resolves},
+            "resolves_to_interpreter_constraints": {"add": constraints},
+        },
+        # What parses everybody's code and libraries.
+        "mypy": {"interpreter_constraints": [f"CPython>=3.11,{specifier(pythons).split(',')[1]}"]},
+    }
+    quoted = ", ".join(f'"{python}"' for python in pythons)
+    pairs = ", ".join(f"({python.replace('.', ', ')})" for python in pythons)
+    head = notice("pyproject.toml")
+    return {
+        PRELUDE: f"{head}PYTHONS = ({quoted})\n",
+        OPTIONS: head + tomlkit.dumps(options),
+        IMAGES: f"{head}IMAGES: tuple[tuple[int, int], ...] = ({pairs})\n",
+    }
 
 
 def poetry_export(poetry: Poetry) -> str:
@@ -71,25 +115,33 @@ def poetry_export(poetry: Poetry) -> str:
         return (Path(folder) / "requirements.txt").read_text()
 
 
-def requirements(locked: Locked, groups: Groups, python: str | None = None) -> set[str]:
-    """The lines of these groups: for one Python, or for all that Pants runs tools with."""
-    lines = set()
-    for package, info in locked.items():
-        marker = info.get_marker(groups)
-        marker = only_for(marker, python) if python else also_below_range(marker)
-        if not marker.is_empty():
-            lines.add(requirement(package, marker))
-    return lines
+def requirements(locked: Locked, groups: Groups, python: str) -> set[str]:
+    """The lines of these groups for one Python."""
+    return lines_of(
+        (package, only_for(info.get_marker(groups), python)) for package, info in locked.items()
+    )
+
+
+def tool_requirements(locked: Locked, tool: NormalizedName, oldest: str) -> set[str]:
+    """The lines of a tool, for all Pythons that Pants runs tools with."""
+    return lines_of(
+        (package, also_below(info.get_marker({tool}), oldest)) for package, info in locked.items()
+    )
+
+
+def lines_of(packages: Iterable[tuple[Package, BaseMarker]]) -> set[str]:
+    return {requirement(package, marker) for package, marker in packages if not marker.is_empty()}
 
 
 def only_for(marker: BaseMarker, python: str) -> BaseMarker:
     return marker.reduce_by_python_constraint(parse_constraint(f"~{python}.0"))
 
 
-def also_below_range(marker: BaseMarker) -> BaseMarker:
+def also_below(marker: BaseMarker, oldest: str) -> BaseMarker:
     """Pants tests and type-checks its plugins on Python 3.9, where Poetry resolves nothing: what
-    3.10 gets is what 3.9 gets."""
-    return marker.union(only_for(marker, "3.10").intersect(parse_marker("python_version < '3.10'")))
+    the oldest Python of the range gets is what 3.9 gets."""
+    below = parse_marker(f"python_version < '{oldest}'")
+    return marker.union(only_for(marker, oldest).intersect(below))
 
 
 def requirement(package: Package, marker: BaseMarker) -> str:
@@ -199,6 +251,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--root", type=Path, default=Path.cwd(), help="default: this folder")
     options = parser.parse_args(arguments)
     root = options.root.resolve()
+    asked, listed = project(root)["requires-python"], specifier(python_versions(root))
+    if asked != listed:
+        sys.exit(f'pyproject.toml: requires-python is "{asked}", the classifiers say "{listed}"')
     if not options.check:
         lock(root, options.update)
     elif found := list(problems(root)):

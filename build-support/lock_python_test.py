@@ -7,17 +7,21 @@ import shutil
 from pathlib import Path
 
 import pytest
+import tomlkit
+from poetry.core.version.markers import parse_marker
 
-from lock_python import main
+from lock_python import also_below, lists, main
 
-INPUTS = ["pants.toml", "poetry.lock", "pyproject.toml", "requirements.txt"]
+INPUTS = ["poetry.lock", "pyproject.toml", "requirements.txt", "src/numerai_predict/images.py"]
+LISTS = {"3rdparty/python/pythons.py", "3rdparty/python/pythons.toml", INPUTS[-1]}
 
 
 @pytest.fixture
 def repo(tmp_path: Path) -> Path:
     """A copy that a test may break."""
+    (tmp_path / "src/numerai_predict").mkdir(parents=True)
     for name in INPUTS:
-        shutil.copy(name, tmp_path)
+        shutil.copy(name, tmp_path / name)
     shutil.copytree("3rdparty/python", tmp_path / "3rdparty/python")
     return tmp_path
 
@@ -119,10 +123,64 @@ def test_the_export_of_a_group_that_is_gone_is_reported(repo: Path) -> None:
     assert complaints(repo) == [expected]
 
 
+NEWEST = r'^( *"Programming Language :: Python :: 3\.)13",\n'
+
+
+def exports_of(name: str) -> set[str]:
+    return {f"3rdparty/python/{name}{kind}.txt" for kind in ("", "-models", "-predictor")}
+
+
 def test_a_new_python_version_needs_its_exports(repo: Path) -> None:
-    edit(repo / "pants.toml", "^py310 = .*", r'\g<0>\npy314 = "3rdparty/python/py314.txt"')
-    assert {line.split()[0] for line in complaints(repo)} == {
-        "3rdparty/python/py314.txt",
-        "3rdparty/python/py314-models.txt",
-        "3rdparty/python/py314-predictor.txt",
+    edit(repo / "pyproject.toml", NEWEST, r'\g<0>\g<1>14",\n')
+    edit(repo / "pyproject.toml", "^requires-python = .*", 'requires-python = ">=3.10,<3.15"')
+    found = complaints(repo)
+    assert "poetry.lock does not match pyproject.toml: run 'make lock'" in found
+    missing = {line.split()[0] for line in found if "is missing" in line}
+    assert missing == exports_of("py314")
+    assert LISTS <= {line.split()[0] for line in found if "is stale" in line}
+
+
+def test_a_python_version_that_is_dropped_leaves_nothing(repo: Path) -> None:
+    edit(repo / "pyproject.toml", NEWEST, "")
+    edit(repo / "pyproject.toml", "^requires-python = .*", 'requires-python = ">=3.10,<3.13"')
+    found = complaints(repo)
+    orphans = {line.split()[0] for line in found if "is not needed any more" in line}
+    assert orphans == exports_of("py313")
+    assert LISTS <= {line.split()[0] for line in found if "is stale" in line}
+
+
+@pytest.mark.parametrize("asked", [">=3.10", ">=3.10,<3.15", ">=3.9,<3.14", "~3.11"])
+def test_the_range_and_the_list_of_pythons_agree(repo: Path, asked: str) -> None:
+    edit(repo / "pyproject.toml", "^requires-python = .*", f'requires-python = "{asked}"')
+    message = f'pyproject.toml: requires-python is "{asked}", the classifiers say ">=3.10,<3.14"'
+    assert complaints(repo) == [message]
+
+
+def test_what_the_list_becomes() -> None:
+    """BUILD files, Pants and the predictor read the same versions, in their order of age."""
+    written = lists(["3.9", "3.10"])
+    assert [text.splitlines()[1] for path, text in written.items() if path.endswith(".py")] == [
+        'PYTHONS = ("3.9", "3.10")',
+        "IMAGES: tuple[tuple[int, int], ...] = ((3, 9), (3, 10))",
+    ]
+    options = tomlkit.parse(written["3rdparty/python/pythons.toml"]).unwrap()
+    assert options == {
+        "python": {
+            "resolves": {
+                "add": {"py39": "3rdparty/python/py39.txt", "py310": "3rdparty/python/py310.txt"}
+            },
+            "resolves_to_interpreter_constraints": {
+                "add": {"py39": ["CPython==3.9.*"], "py310": ["CPython==3.10.*"]}
+            },
+        },
+        "mypy": {"interpreter_constraints": ["CPython>=3.11,<3.11"]},
     }
+
+
+def test_what_the_oldest_python_gets_older_ones_get_too() -> None:
+    """The plugins' tests run on 3.9, below the range of the lock, whatever that begins with."""
+    for oldest in ("3.10", "3.11"):
+        marker = parse_marker(f'python_version == "{oldest}"')
+        for python, wanted in {"3.9": True, oldest: True, "3.12": False}.items():
+            environment = {"python_version": python, "python_full_version": f"{python}.0"}
+            assert also_below(marker, oldest).validate(environment) == wanted

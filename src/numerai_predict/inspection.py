@@ -14,10 +14,8 @@ from functools import cached_property
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from numerai_predict.bytecode import Code, Python, pythons, spoken
+from numerai_predict.images import IMAGES
 from numerai_predict.pickle_machine import Machine, NotAPickle
-
-# The Pythons that there are images for.
-IMAGES: tuple[Python, ...] = ((3, 10), (3, 11), (3, 12), (3, 13))
 
 # Bytecode beyond this is not looked at: a small pickle can repeat a big function endlessly.
 _MAX_BYTECODE = 4 << 20

@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numerai_predict import inspection, inspection_corpus, pickle_machine
-from numerai_predict.bytecode import Code, pythons
+from numerai_predict.bytecode import Code, pythons, spoken
+from numerai_predict.images import IMAGES
 from numerai_predict.opcodes import OPCODES
 
 HERE = sys.version_info[:2]
@@ -97,19 +98,21 @@ def test_no_python_refuses_its_own_pickles_nor_takes_those_of_others(python, pic
 
 
 def test_a_mismatch_names_the_right_image(pickled_by):
-    made = corpus(pickled_by((3, 12)))["attribute_calls"]
-    assert made.mismatch((3, 11, 7)) == (
-        "its functions were compiled by Python 3.12, this is Python 3.11: "
-        "run it with numerai_predict_py_3_12"
+    newest = IMAGES[-1]
+    image = "numerai_predict_py_{}_{}".format(*newest)
+    made = corpus(pickled_by(newest))["attribute_calls"]
+    assert made.mismatch((3, 9, 18)) == (
+        f"its functions were compiled by Python {spoken([newest])}, this is Python 3.9: "
+        f"run it with {image}"
     )
-    assert made.images() == ("numerai_predict_py_3_12",)
+    assert made.images() == (image,)
 
 
 def test_a_mismatch_without_image_says_which_pythons_have_one(pickled_by):
     made = corpus(pickled_by((3, 8)))["try_except"]
     assert made.mismatch((3, 11)) == (
         "its functions were compiled by Python 3.8, this is Python 3.11: "
-        "there is no image for it: make the pickle again with Python 3.10-3.13"
+        f"there is no image for it: make the pickle again with Python {spoken(IMAGES)}"
     )
     assert made.images() == ()
 
@@ -413,8 +416,8 @@ def test_the_table():
         "",
         "size             54 bytes",
         "pickle protocol  0",
-        "images           numerai_predict_py_3_10, numerai_predict_py_3_11,"
-        " numerai_predict_py_3_12, numerai_predict_py_3_13",
+        "images           "
+        + ", ".join("numerai_predict_py_{}_{}".format(*image) for image in IMAGES),
         "",
         "library       recorded  here",
         f"scikit-learn  0.0.1     {inspection.installed_version('scikit-learn') or '-'}",

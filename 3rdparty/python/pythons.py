@@ -1,0 +1,2 @@
+# Derived from pyproject.toml by 'make lock'; do not edit.
+PYTHONS = ("3.10", "3.11", "3.12", "3.13")
