@@ -47,10 +47,10 @@ else \
 fi
 endef
 
-# The end-to-end tests run in the image of Debian's own Python.
+# What users meet whatever the version is tested with the image of Debian's own Python.
 $(TESTS): test_3_%:
-	build-support/with-engines $(PANTS) test images:py3$* src/numerai_predict:py3$*-tests \
-	  $(if $(filter 11,$*),tests::)
+	build-support/with-engines $(PANTS) test images:py3$* src/numerai_predict:py3$*-tests tests:py3$* \
+	  $(if $(filter 11,$*),tests:tests tests:s3 tests:verdicts tests/hostile::)
 
 build_% test_%:
 	@echo "There is no $@, only: $(BUILDS) build_shell $(TESTS)" >&2; exit 2
@@ -66,8 +66,10 @@ lock: ## resolve Python and Debian packages anew, and export what is derived fro
 	./pants run build-support/lock_python.py -- $(LOCK_ARGS)
 	./pants run build-support/lock_debian.py
 
-digests: ## build the images that are pinned, and write their digests to images/digests.json
-	./pants run build-support/digests.py
+digests: ## build all images, and write the digests of those made of pins to images/digests.json
+	rm -rf dist/images
+	$(PANTS) package images::
+	.setup/current/venv/bin/python build-support/digests.py dist/images/*/image.json
 
 reproduce: ## build images:py311 twice, as two strangers would, and compare
 	./pants run build-support/reproduce.py
