@@ -7,7 +7,8 @@ from typing import Sequence
 
 import pytest
 
-from oci.testutil.debs import Members, make_deb
+from oci.testutil.debs import Member, Members, make_deb
+from oci.testutil.elf import make_elf
 from oci.tool.debian import debian_tree
 from oci.tool.layer import Tree
 
@@ -30,6 +31,10 @@ def tree_of(
     *debs: Path, base: Sequence[Path] = (), omit: Sequence[str] = (), links: Sequence[str] = ()
 ) -> Tree:
     return debian_tree(debs, base, TRIPLET, omit, links, [sys.executable])
+
+
+def library(soname: str) -> dict[str, Member]:
+    return {f"{LIBRARIES}/{soname}": Member(make_elf(soname))}
 
 
 def cached(tree: Tree) -> set[str]:
@@ -84,8 +89,8 @@ def test_the_lowest_layer_has_the_links_to_usr_and_no_other_has() -> None:
 
 
 def test_the_loaders_cache_lists_what_is_below_too() -> None:
-    base = deb("libc6", {f"lib/{TRIPLET}/libc.so.6": "\0libc.so.6\0"})
-    a = deb("a", {f"{LIBRARIES}/liba.so.1": "\0liba.so.1\0"})
+    base = deb("libc6", library("libc.so.6"))
+    a = deb("a", library("liba.so.1"))
     tree = tree_of(a, base=[base])
     assert cached(tree) == {f"/lib/{TRIPLET}/{name}" for name in ("libc.so.6", "liba.so.1")}
     assert f"{LIBRARIES}/libc.so.6" not in tree.entries
@@ -94,7 +99,7 @@ def test_the_loaders_cache_lists_what_is_below_too() -> None:
 @pytest.mark.parametrize("below", [[], ["libc6"]])
 def test_the_loaders_cache_lists_nothing_that_was_left_out(below: list[str]) -> None:
     base = [deb(name, {}) for name in below]
-    a = deb("a", {f"{LIBRARIES}/{name}": f"\0{name}\0" for name in ("liba.so.1", "libtk.so.8")})
+    a = deb("a", {**library("liba.so.1"), **library("libtk.so.8")})
     tree = tree_of(a, base=base, omit=[f"{LIBRARIES}/libtk*"])
     assert cached(tree) == {f"/lib/{TRIPLET}/liba.so.1"}
 

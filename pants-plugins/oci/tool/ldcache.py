@@ -11,6 +11,7 @@ import re
 import struct
 from typing import Dict, List, Tuple
 
+from .elf import read_elf
 from .layer import Tree
 
 # FLAG_ELF_LIBC6 with the ABI's own flag (glibc, sysdeps/generic/ldconfig.h).
@@ -32,8 +33,8 @@ def shared_libraries(tree: Tree, triplet: str) -> Dict[str, str]:
         file = names.get(name)
         while file is not None and file.target is not None:
             file = names.get(file.target)
-        # Of a file's names the soname is the one that the file itself holds, among its strings.
-        if file is not None and b"\0%b\0" % name.encode() in file.read():
+        elf = read_elf(file.read()) if file is not None and file.is_file else None
+        if elf is not None and elf.soname == name:
             found[name] = f"/lib/{triplet}/{name}"
     return found
 

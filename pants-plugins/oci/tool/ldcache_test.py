@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from oci.testutil.elf import make_elf
 from oci.tool.layer import Tree
 from oci.tool.ldcache import ld_so_cache, shared_libraries
 
@@ -62,7 +63,7 @@ def test_libraries_are_listed_by_the_sonames_that_they_hold() -> None:
     tree = Tree()
 
     def library(path: str, soname: str, *links: str) -> None:
-        tree.file(f"usr/lib/{path}", f"ELF\0{soname}\0")
+        tree.file(f"usr/lib/{path}", make_elf(soname, needed=["libc.so.6"]))
         for link in links:
             tree.link(f"usr/lib/{path.rpartition('/')[0]}/{link}", path.rpartition("/")[2])
 
@@ -73,6 +74,7 @@ def test_libraries_are_listed_by_the_sonames_that_they_hold() -> None:
     library(f"{AMD64}/ld-linux-x86-64.so.2", "ld-linux-x86-64.so.2")
     library(f"{AMD64}/ossl-modules/libhidden.so.1", "libhidden.so.1")
     library(f"{AMD64}/notes.so.1", "notes.so.1")
+    tree.file(f"usr/lib/{AMD64}/libtext.so.1", "\0libtext.so.1\0")
     library(f"{ARM64}/libc.so.6", "libc.so.6")
     tree.link(f"usr/lib/{AMD64}/libgone.so.1", "libgone.so.1.2")
     assert shared_libraries(tree, AMD64) == {

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from oci.testutil.elf import make_elf
+from oci.tool.elf import Elf, read_elf
+
+LIBRARIES = Path("/usr/lib", sysconfig.get_config_var("MULTIARCH") or "")
+LIBRARY = make_elf(
+    "liba.so.1",
+    needed=["libc.so.6", "libm.so.6"],
+    requires={"libc.so.6": ["GLIBC_2.17", "GLIBC_2.99"], "libm.so.6": ["GLIBC_2.29"]},
+    defines=["A_1", "A_2"],
+    machine="arm64",
+    runpath="$ORIGIN/../a.libs:/opt",
+    weak=["GLIBC_2.99"],
+)
+
+
+def test_what_the_loader_wants_to_know() -> None:
+    assert read_elf(LIBRARY) == Elf(
+        machine="arm64",
+        soname="liba.so.1",
+        needed=("libc.so.6", "libm.so.6"),
+        runpath=("$ORIGIN/../a.libs", "/opt"),
+        requires={"libc.so.6": frozenset({"GLIBC_2.17"}), "libm.so.6": frozenset({"GLIBC_2.29"})},
+        defines=frozenset({"A_1", "A_2"}),
+    )
+
+
+def test_of_other_machines_the_number_is_told() -> None:
+    i386 = bytearray(LIBRARY)
+    i386[4], i386[18] = 1, 3
+    s390 = bytearray(LIBRARY)
+    s390[5], s390[16:20] = 2, b"\0\3\0\x16"
+    assert (read_elf(bytes(i386)), read_elf(bytes(s390))) == (Elf("3"), Elf("22"))
+
+
+@pytest.mark.parametrize("data", [b"", b"\x7fELF", b"#!/bin/sh\n", b"\x7fELF" + b"\xff" * 200])
+def test_other_files_are_none(data: bytes) -> None:
+    assert read_elf(data) is None
+
+
+def test_a_static_program_is_none() -> None:
+    static = LIBRARY[:64] + bytes(56) + LIBRARY[120:176].replace(b"\2", b"\6", 1) + LIBRARY[176:]
+    assert read_elf(static) is None
+
+
+def test_no_damage_is_an_error() -> None:
+    for size in range(len(LIBRARY)):
+        assert read_elf(LIBRARY[:size]) in (None, read_elf(LIBRARY))
+    for position in range(len(LIBRARY)):
+        for value in (0, 1, 0x7F, 0xFF):
+            damaged = bytearray(LIBRARY)
+            damaged[position] = value
+            read_elf(bytes(damaged))
+
+
+@pytest.mark.skipif(not shutil.which("readelf"), reason="this host has no readelf")
+def test_readelf_says_the_same_of_this_hosts_libraries() -> None:
+    files = sorted({path.resolve() for path in LIBRARIES.glob("lib[a-d]*.so.*")})
+    assert files
+    for file in files:
+        printed = subprocess.run(["readelf", "-dVW", file], capture_output=True, text=True).stdout
+        elf = read_elf(file.read_bytes())
+        assert elf is not None
+        assert [elf.soname] == re.findall(r"\(SONAME\).*\[(.*)\]", printed)
+        assert list(elf.needed) == re.findall(r"\(NEEDED\).*\[(.*)\]", printed)
+        required = {
+            part.split()[0]: set(re.findall(r"Name: (\S+)  Flags: none", part))
+            for part in printed.split("File: ")[1:]
+        }
+        assert elf.requires == required
+        assert elf.defines == set(re.findall(r"Rev: .*Flags: (?:none|WEAK) .*Name: (\S+)", printed))
