@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
-from typing import Sequence
+from typing import Dict, Iterable, List, Sequence
 
 from .bytecode import compile_tree
 from .layer import Tree
@@ -37,20 +39,60 @@ def installed_tree(
         "--python", _program(python), "--python-version", version, "--python-platform", platform,
     )
     # fmt: on
-    result = subprocess.run([os.fspath(arg) for arg in argv])
+    result = subprocess.run(
+        [os.fspath(arg) for arg in argv], stderr=subprocess.PIPE, encoding="utf-8"
+    )
+    sys.stderr.write(result.stderr)
     if result.returncode:
-        raise SystemExit(
-            f"uv could not install {requirements} for Python {version} on {platform}; see above"
-        )
+        raise SystemExit(_failure(result.stderr, requirements, version, platform))
     _drop_scripts(target)
     compile_tree(target, site_packages, python)
     return _tree(target, site_packages)
+
+
+def not_installed(requirements: Path, installed: Iterable[str]) -> List[str]:
+    """What the file's markers give to other machines only; `installed` names what is there."""
+    there = {_canonical(name) for name in installed}
+    for_some = (
+        name for name, text in _requirements(requirements).items() if "platform_machine" in text
+    )
+    return sorted({*for_some} - there)
 
 
 def source_tree(source: Path, python: Sequence[str], site_packages: str) -> Tree:
     """The modules below `source`, at `site_packages` in the image, compiled by the command `python`."""
     compile_tree(source, site_packages, python)
     return _tree(source, site_packages)
+
+
+def _failure(said: str, requirements: Path, version: str, platform: str) -> str:
+    # uv breaks its lines anywhere between words.
+    said = " ".join(said.split())
+    named = {_canonical(name) for name in re.findall(r"([\w.-]+)==", said)}
+    packages = [name for name in _requirements(requirements) if name in named]
+    what = f"{' and '.join(packages)} of {requirements}" if packages else f"{requirements}"
+    advice = ""
+    if "no wheels" in said:
+        advice = (
+            ". Lock a version that has a wheel for it or, to do without on some machines, give the "
+            "dependency a marker such as platform_machine == 'x86_64'"
+        )
+    return f"uv could not install {what} for Python {version} on {platform}; see above{advice}"
+
+
+def _requirements(file: Path) -> Dict[str, str]:
+    """Canonical names and all that the file says of them (PEP 508 and hashes)."""
+    found: Dict[str, str] = {}
+    for line in file.read_text().replace("\\\n", " ").splitlines():
+        match = re.match(r"[A-Za-z0-9][\w.-]*", line)
+        if match:
+            name = _canonical(match[0])
+            found[name] = found.get(name, "") + line
+    return found
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _program(command: Sequence[str]) -> Path:

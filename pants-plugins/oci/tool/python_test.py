@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from uv import find_uv_bin
 
+from oci.tool.compatibility import wheels
 from oci.tool.layer import Tree
-from oci.tool.python import installed_tree, source_tree
+from oci.tool.python import installed_tree, not_installed, source_tree
 
 SITE_PACKAGES = "/usr/local/lib/python3.11/dist-packages"
 ROOT = SITE_PACKAGES.lstrip("/")
@@ -41,10 +42,21 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / WHEEL
 
 
-def install(wheel: Path, version: str = "3.11", pin: str = "") -> Tree:
+def another_wheel(name: str, tag: str) -> str:
+    """Makes it where uv finds it, and returns its hash."""
+    file = Path(f"{name}-1-{tag}.whl")
+    info = f"{name}-1.dist-info"
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nTag: {tag}\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return f"--hash=sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+
+
+def install(wheel: Path, version: str = "3.11", pin: str = "", machine: str = "x86_64") -> Tree:
     pin = pin or f"tiny==1 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
     Path("pins.txt").write_text(f"{pin}\n")
-    image = (version, "x86_64-manylinux_2_36", SITE_PACKAGES)
+    image = (version, f"{machine}-manylinux_2_36", SITE_PACKAGES)
     return installed_tree(Path("pins.txt"), Path(find_uv_bin()), [sys.executable], *image)
 
 
@@ -71,10 +83,39 @@ def test_a_package_that_cannot_be_installed(
     wheel: Path, capfd: pytest.CaptureFixture[str], arguments: dict[str, str], says: str
 ) -> None:
     with pytest.raises(
-        SystemExit, match="^uv could not install pins.txt for Python 3.1.*; see above"
+        SystemExit, match="^uv could not install tiny of pins.txt for Python 3.1.*; see above"
     ):
         install(wheel, **arguments)
     assert says in capfd.readouterr().err
+
+
+def test_a_package_without_a_wheel_for_the_machine_is_named(
+    wheel: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    both = another_wheel("both", "cp311-cp311-manylinux_2_17_x86_64")
+    both += " " + another_wheel("both", "cp311-cp311-manylinux_2_17_aarch64")
+    only = another_wheel("only_amd64", "cp311-cp311-manylinux_2_17_x86_64")
+    pin = f"both==1 {both}\nOnly.amd64==1 \\\n    {only}"
+    assert len(wheels(install(wheel, pin=pin))) == 2
+    shown = "uv could not install only-amd64 of pins.txt .* aarch64-manylinux_2_36; .* has a wheel"
+    with pytest.raises(SystemExit, match=shown):
+        install(wheel, pin=pin, machine="aarch64")
+    assert "only-amd64==1 has no wheels" in " ".join(capfd.readouterr().err.split())
+
+
+@pytest.mark.parametrize("machine, missing", [("x86_64", []), ("aarch64", ["only-amd64"])])
+def test_what_markers_keep_from_a_machine_is_known(
+    wheel: Path, machine: str, missing: list[str]
+) -> None:
+    pure = another_wheel("pure", "py3-none-any")
+    only = another_wheel("only_amd64", "cp311-cp311-manylinux_2_17_x86_64")
+    pin = (
+        f"pure==1 {pure}\n"
+        f"Only.amd64==1 ; platform_machine == 'x86_64' \\\n    {only}\n"
+        f"windows==1 ; sys_platform == 'win32' {only}"
+    )
+    names = [wheel["name"] for wheel in wheels(install(wheel, pin=pin, machine=machine))]
+    assert not_installed(Path("pins.txt"), names) == missing
 
 
 def test_sources_are_compiled(tmp_path: Path) -> None:
