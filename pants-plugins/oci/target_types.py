@@ -70,10 +70,13 @@ class DebianLayer(Target):
         """)
 
 
-class PythonVersionField(StringField):
+class OptionalPythonVersionField(StringField):
     alias = "version"
-    required = True
     help = "The interpreter's minor version, such as `3.11`."
+
+
+class PythonVersionField(OptionalPythonVersionField):
+    required = True
 
 
 class SitePackagesField(StringField):
@@ -116,9 +119,26 @@ class RequirementsField(StringField):
     )
 
 
+class OptionalLibrariesField(StringSequenceField):
+    alias = "optional_libraries"
+    default = ()
+    help = help_text("""
+        Sonames of shared libraries that some of the packages' files link to and no layer has.
+
+        An image is not built with any other library missing. Name one here only if nobody imports
+        the files that need it.
+        """)
+
+
 class PythonPackagesLayer(Target):
     alias = "python_packages_layer"
-    core_fields = (*COMMON_TARGET_FIELDS, InterpreterField, RequirementsField, EnvironmentField)
+    core_fields = (
+        *COMMON_TARGET_FIELDS,
+        InterpreterField,
+        RequirementsField,
+        OptionalLibrariesField,
+        EnvironmentField,
+    )
     help = help_text("""
         A layer of third-party Python packages, installed by uv from wheels alone, hash-checked.
 

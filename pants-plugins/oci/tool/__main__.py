@@ -7,13 +7,15 @@ import json
 import os
 import shlex
 from pathlib import Path
+from typing import Any, Dict
 
+from .compatibility import IncompatibleImage, linkage, wheels
 from .deb import read_deb
 from .debian import debian_tree
 from .deflate import compressor
 from .image import write_image
 from .layer import Tree, write_layer
-from .python import installed_tree, source_tree
+from .python import installed_tree, not_installed, source_tree
 
 
 def unpack(args: argparse.Namespace) -> None:
@@ -32,16 +34,26 @@ def unpack(args: argparse.Namespace) -> None:
 
 
 def debian(args: argparse.Namespace) -> None:
-    _write(args, debian_tree(args.debs, args.base, args.triplet, args.omit, args.link, args.python))
+    tree = debian_tree(args.debs, args.base, args.triplet, args.omit, args.link, args.python)
+    _write(args, tree, {"python": {"version": args.python_version}} if args.python_version else {})
 
 
 def packages(args: argparse.Namespace) -> None:
-    image = (args.version, args.platform, args.site_packages)
-    _write(args, installed_tree(args.requirements, args.uv, args.python, *image))
+    image = (args.for_python, args.platform, args.site_packages)
+    tree = installed_tree(args.requirements, args.uv, args.python, *image)
+    installed = wheels(tree)
+    facts = {
+        "for_python": args.for_python,
+        "wheels": installed,
+        "missing": not_installed(args.requirements, [wheel["name"] for wheel in installed]),
+        "optional_libraries": args.optional_library,
+    }
+    _write(args, tree, facts)
 
 
 def sources(args: argparse.Namespace) -> None:
-    _write(args, source_tree(args.source, args.python, args.site_packages))
+    tree = source_tree(args.source, args.python, args.site_packages)
+    _write(args, tree, {"for_python": args.for_python})
 
 
 def image(args: argparse.Namespace) -> None:
@@ -49,11 +61,15 @@ def image(args: argparse.Namespace) -> None:
         platform: [Path(folder) for folder in folders]
         for platform, folders in json.loads(args.layers).items()
     }
-    write_image(layers, args.reference, json.loads(args.run), args.load, args.out)
+    try:
+        write_image(layers, args.reference, json.loads(args.run), args.load, args.out)
+    except IncompatibleImage as problems:
+        raise SystemExit(str(problems)) from None
 
 
-def _write(args: argparse.Namespace, tree: Tree) -> None:
-    write_layer(tree, args.out, args.what, json.loads(args.inputs), compressor(args.libdeflate))
+def _write(args: argparse.Namespace, tree: Tree, facts: Dict[str, Any]) -> None:
+    inputs, compress = json.loads(args.inputs), compressor(args.libdeflate)
+    write_layer(tree, args.out, args.what, inputs, compress, {**facts, "linkage": linkage(tree)})
 
 
 def main() -> None:
@@ -82,18 +98,21 @@ def main() -> None:
     command.add_argument("--triplet", required=True)
     command.add_argument("--omit", action="append", default=[])
     command.add_argument("--link", action="append", default=[])
+    command.add_argument("--python-version", help="the minor version, if this is an interpreter")
     command.set_defaults(run_command=debian)
 
     command = commands.add_parser("packages", parents=[layer])
     command.add_argument("--requirements", type=Path, required=True)
     command.add_argument("--uv", type=Path, required=True)
-    command.add_argument("--version", required=True)
+    command.add_argument("--for-python", required=True, help="the interpreter's minor version")
     command.add_argument("--platform", required=True)
+    command.add_argument("--optional-library", action="append", default=[])
     command.add_argument("--site-packages", required=True)
     command.set_defaults(run_command=packages)
 
     command = commands.add_parser("sources", parents=[layer])
     command.add_argument("--source", type=Path, required=True)
+    command.add_argument("--for-python", required=True, help="the interpreter's minor version")
     command.add_argument("--site-packages", required=True)
     command.set_defaults(run_command=sources)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, List, Mapping, Sequence, Union
 
+from .compatibility import check
 from .layer import EPOCH, TAR_END, Entry, tar_header, tar_padding
 
 OCI = "application/vnd.oci.image"
@@ -55,11 +56,14 @@ def write_image(
         layers: For each platform the folders of `layer.tar.gz` and `layer.json`, the lowest first.
         run: The `config` object of the images' configuration (Entrypoint, Env, Labels …).
         load: The platform that `docker load` of an engine without image indexes takes.
+
+    Raises IncompatibleImage, and writes nothing, where layers do not fit each other.
     """
     blobs: Dict[str, Union[bytes, Path]] = {}
     images = []
     for platform, folders in layers.items():
         described = [json.loads((layer / "layer.json").read_text()) for layer in folders]
+        check(described, platform)
         blobs.update(
             (layer["digest"], path / "layer.tar.gz") for layer, path in zip(described, folders)
         )

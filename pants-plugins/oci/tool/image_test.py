@@ -10,6 +10,7 @@ from typing import Any, Sequence
 
 import pytest
 
+from oci.tool.compatibility import IncompatibleImage
 from oci.tool.image import write_image
 from oci.tool.layer import EPOCH, Tree, write_layer
 
@@ -175,6 +176,15 @@ def test_names(layers: list[Path], tmp_path: Path, reference: str, name: str, ta
         "io.containerd.image.name": name,
         "org.opencontainers.image.ref.name": tag,
     }
+
+
+def test_layers_that_do_not_fit_make_no_image(layers: list[Path], tmp_path: Path) -> None:
+    description = layers[1] / "layer.json"
+    described = json.loads(description.read_text())
+    description.write_text(json.dumps({**described, "for_python": "3.11"}))
+    with pytest.raises(IncompatibleImage, match="python is for Python 3.11, and no layer holds it"):
+        Image(layers, tmp_path / "image")
+    assert not [*(tmp_path / "image").iterdir()]
 
 
 def test_the_name_does_not_change_the_digest(layers: list[Path], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import tarfile
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Callable, Deque, Dict, Iterator, Optional, Tuple, Union
+from typing import Any, BinaryIO, Callable, Deque, Dict, Iterator, Mapping, Optional, Tuple, Union
 
 # Every file's time, and the image's `created`: any constant would do, but "created 55 years ago"
 # confuses people and the garbage collectors of registries. 2026-01-01T00:00:00Z.
@@ -150,8 +150,12 @@ def write_layer(
     what: str,
     inputs: Dict[str, object],
     compress: Callable[[bytes], bytes],
+    facts: Mapping[str, Any] = {},
 ) -> None:
-    """Writes `layer.tar.gz` and its description, `layer.json`, into `folder`."""
+    """Writes `layer.tar.gz` and its description, `layer.json`, into `folder`.
+
+    `facts` are added to the description; what an image does with them see `compatibility.check`.
+    """
     with open(folder / "layer.tar.gz", "wb") as out:
         gzip = _Gzip(out, compress)
         for path, entry in sorted(tree.entries.items()):
@@ -168,5 +172,6 @@ def write_layer(
         "size": gzip.size,
         "unpacked": gzip.unpacked,
         "inputs": inputs,
+        **facts,
     }
     (folder / "layer.json").write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")

@@ -79,6 +79,14 @@ def test_the_description_agrees_with_the_file(tmp_path: Path) -> None:
     }
 
 
+def test_facts_are_told_and_change_nothing(tmp_path: Path) -> None:
+    packed, description = written(a_tree(), tmp_path)
+    write_layer(a_tree(), tmp_path, "tiny", {"pin": 1}, compress, {"for_python": "3.11"})
+    assert (tmp_path / "layer.tar.gz").read_bytes() == packed
+    told = json.loads((tmp_path / "layer.json").read_text())
+    assert told == {**description, "for_python": "3.11"}
+
+
 @pytest.mark.parametrize("processors", [1, 2, 7, None])
 def test_the_number_of_processors_does_not_matter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int | None

@@ -15,6 +15,7 @@ from oci.target_types import (
     DebianLockField,
     DebianSetField,
     OmitField,
+    OptionalPythonVersionField,
     SymlinksField,
 )
 from oci.util_rules.debian_packages import DebianPackages, DebianPackagesRequest
@@ -31,6 +32,7 @@ class DebianLayerFieldSet(FieldSet):
     base: DebianBaseField
     omit: OmitField
     symlinks: SymlinksField
+    python_version: OptionalPythonVersionField
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ async def build_debian_layer(request: DebianLayerRequest, toolchain: Toolchain) 
         Get(DebianPackages, DebianPackagesRequest(lock, fields.base.value or (), request.platform)),
     )
     digest = await Get(Digest, MergeDigests((packages.digest, base.digest)))
+    python_version = fields.python_version.value
     pins = {
         package.name: f"{package.version} sha256:{package.sha256}" for package in packages.packages
     }
@@ -62,6 +65,7 @@ async def build_debian_layer(request: DebianLayerRequest, toolchain: Toolchain) 
                 f"--python={shlex.join(toolchain.python)}",
                 f"--inputs={json.dumps(pins)}",
                 f"--triplet={request.platform.triplet}",
+                *((f"--python-version={python_version}",) if python_version else ()),
                 *(f"--omit={pattern}" for pattern in fields.omit.value or ()),
                 *(f"--link={path}={to}" for path, to in (fields.symlinks.value or {}).items()),
                 *packages.files,

@@ -34,6 +34,7 @@ from pants.util.frozendict import FrozenDict
 
 from oci.target_types import (
     InterpreterField,
+    OptionalLibrariesField,
     PythonVersionField,
     RequirementsField,
     SitePackagesField,
@@ -57,6 +58,7 @@ class PythonPackagesLayerFieldSet(FieldSet):
 
     interpreter: InterpreterField
     requirements: RequirementsField
+    optional_libraries: OptionalLibrariesField
 
 
 @dataclass(frozen=True)
@@ -121,11 +123,12 @@ async def build_packages_layer(
                 *(f"--what={fields.address.target_name}", f"--inputs={json.dumps(pins)}"),
                 *(f"--libdeflate={toolchain.libdeflate}", "--uv=uv"),
                 f"--python={shlex.join(toolchain.python)}",
-                *(f"--requirements={path}", f"--version={interpreter.version}"),
+                *(f"--requirements={path}", f"--for-python={interpreter.version}"),
                 *(
                     f"--platform={request.platform.wheels}",
                     f"--site-packages={interpreter.site_packages}",
                 ),
+                *(f"--optional-library={name}" for name in fields.optional_libraries.value or ()),
             ),
             input_digest=digest,
             description=f"Build the layer {fields.address} from {path}",
@@ -153,6 +156,7 @@ async def build_sources_layer(request: PythonSourcesLayerRequest, toolchain: Too
             (
                 "sources",
                 *(f"--what={fields.address.target_name}", "--source=source"),
+                f"--for-python={interpreter.version}",
                 *(
                     f"--libdeflate={toolchain.libdeflate}",
                     f"--python={shlex.join(toolchain.python)}",
