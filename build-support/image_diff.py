@@ -19,9 +19,19 @@ def differences(one: Path, other: Path) -> Iterator[str]:
     """One line for each layer and file that the images in two folders (`image.tar`, `image.json`)
     do not have in common; nothing if their digests are equal."""
     images = [json.loads((folder / "image.json").read_text()) for folder in (one, other)]
-    if images[0]["digest"] == images[1]["digest"]:
-        return
-    layers = [{layer["what"]: layer for layer in image["layers"]} for image in images]
+    platforms = [image["platforms"] for image in images]
+    for platform in dict.fromkeys([*platforms[0], *platforms[1]]):
+        a, b = (found.get(platform) for found in platforms)
+        if a is None or b is None:
+            yield f"{platform}: only in {other if a is None else one}"
+        elif a["digest"] != b["digest"]:
+            folders = ((one, a["layers"]), (other, b["layers"]))
+            yield from (f"{platform}: {line}" for line in _layer_differences(*folders))
+
+
+def _layer_differences(*images: tuple[Path, list[dict[str, Any]]]) -> Iterator[str]:
+    (one, _), (other, _) = images
+    layers = [{layer["what"]: layer for layer in found} for _, found in images]
     for what in dict.fromkeys([*layers[0], *layers[1]]):
         a, b = (found.get(what) for found in layers)
         if a is None or b is None:

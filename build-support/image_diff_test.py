@@ -37,7 +37,8 @@ def image(folder: Path, layers: dict[str, bytes], level: int = 9, config: str = 
     files = {f"blobs/{sha256(blob).replace(':', '/')}": blob for blob in blobs.values()}
     (folder / "image.tar").write_bytes(tar(files))
     digest = sha256((json.dumps(described) + config).encode())
-    (folder / "image.json").write_text(json.dumps({"digest": digest, "layers": described}))
+    platforms = {"linux/amd64": {"digest": digest, "layers": described}}
+    (folder / "image.json").write_text(json.dumps({"platforms": platforms}))
     return folder
 
 
@@ -54,10 +55,10 @@ def test_each_file_is_named_with_its_layer(tmp_path: Path) -> None:
     one = image(tmp_path / "a", {"os": OS, "code": CODE})
     other_code = tar({"same.py": b"1", "changed.py": b"2", "new.py": b"1"})
     lines = list(differences(one, image(tmp_path / "b", {"os": OS, "code": other_code})))
-    assert [line.split(" ")[:3] for line in lines] == [
-        ["layer", "code:", "changed.py:"],
-        ["layer", "code:", "gone.py:"],
-        ["layer", "code:", "new.py:"],
+    assert [line.split(" ")[:4] for line in lines] == [
+        ["linux/amd64:", "layer", "code:", "changed.py:"],
+        ["linux/amd64:", "layer", "code:", "gone.py:"],
+        ["linux/amd64:", "layer", "code:", "new.py:"],
     ]
     assert "content" in lines[0]
     assert lines[1].endswith("only in the first")
@@ -81,3 +82,9 @@ def test_what_differs_is_said(tmp_path: Path, change: dict, said: str) -> None:
     lines = list(differences(image(tmp_path / "a", layers), image(tmp_path / "b", **change)))
     assert len(lines) == 1
     assert said in lines[0]
+
+
+def test_a_platform_that_only_one_has_is_named(tmp_path: Path) -> None:
+    one, other = (image(tmp_path / name, {"os": OS}) for name in "ab")
+    (one / "image.json").write_text(json.dumps({"platforms": {}}))
+    assert list(differences(one, other)) == [f"linux/amd64: only in {other}"]

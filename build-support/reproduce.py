@@ -43,7 +43,7 @@ def build(repository: Path, folder: Path, image: str, stranger: dict[str, object
     say(f"building {image} as {env['USER']}: {env}, umask {umask:03o}")
     # fmt: off
     subprocess.run(
-        ("./pants", "--no-pantsd", "--no-local-cache", "package", image),
+        ("./pants", "--no-pantsd", "--no-local-cache", "--oci-platform=host", "package", image),
         cwd=copy, check=True, umask=umask, env={
             **os.environ, **env, "LC_ALL": env["LANG"], "LOGNAME": env["USER"],
             "HOME": str(folder / "home"), "XDG_CACHE_HOME": str(folder / "home" / "cache"),
@@ -71,7 +71,8 @@ def main() -> None:
             builds.append(build(Path.cwd(), home, args.image, stranger))
         for build_folder in builds:
             image = json.loads((build_folder / "image.json").read_text())
-            print(f"manifest {image['digest']} config {image['config_digest']}")
+            for platform, found in image["platforms"].items():
+                print(f"{platform}: manifest {found['digest']} config {found['config_digest']}")
         lines = list(differences(*builds))
     print("\n".join(lines) or f"{args.image}: reproduced")
     raise SystemExit(bool(lines))
