@@ -4,19 +4,24 @@ from oci import subsystem
 from oci.goals import package, run, test
 from oci.target_types import (
     DebianLayer,
+    DebianPythonInterpreter,
     OciImage,
     OciImageTest,
-    PythonInterpreter,
     PythonPackagesLayer,
     PythonSourcesLayer,
+    StandalonePythonInterpreter,
 )
 from oci.util_rules import (
+    cpython,
     debian_layer,
     debian_packages,
+    host_interpreter,
     image,
+    interpreter,
     layer,
     programs,
     python_layers,
+    standalone_layer,
     toolchain,
 )
 
@@ -24,7 +29,8 @@ from oci.util_rules import (
 def target_types():
     return [
         DebianLayer,
-        PythonInterpreter,
+        DebianPythonInterpreter,
+        StandalonePythonInterpreter,
         PythonPackagesLayer,
         PythonSourcesLayer,
         OciImage,
@@ -38,11 +44,15 @@ def rules():
         *run.rules(),
         *subsystem.rules(),
         *test.rules(),
+        *cpython.rules(),
         *debian_layer.rules(),
         *debian_packages.rules(),
+        *host_interpreter.rules(),
         *image.rules(),
+        *interpreter.rules(),
         *layer.rules(),
         *python_layers.rules(),
         *programs.rules(),
+        *standalone_layer.rules(),
         *toolchain.rules(),
     ]

@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import enum
+
 from pants.engine.rules import collect_rules
-from pants.option.option_types import StrListOption, StrOption
+from pants.option.option_types import EnumOption, StrListOption, StrOption
 from pants.option.subsystem import Subsystem
 from pants.util.strutil import softwrap
 
 from oci.util_rules.platform import PLATFORMS, host_platform
+
+
+class InterpreterSource(enum.Enum):
+    AUTO = "auto"
+    PINNED = "pinned"
+    HOST = "host"
 
 
 class Oci(Subsystem):
@@ -28,6 +36,15 @@ class Oci(Subsystem):
             The one platform to build or run, such as `linux/arm64`; `host` is this machine's.
 
             By default `package` builds all platforms of an image, and `run` this machine's.
+            """),
+    )
+    interpreter_source = EnumOption(
+        default=InterpreterSource.AUTO,
+        help=softwrap("""
+            Where a `standalone_python_interpreter` comes from: `pinned` is the archive that its lock
+            names, `host` this machine's own interpreter of the same minor version, found on
+            `[python-bootstrap].search_path`. `auto` takes the archive if it can be had, or else this
+            machine's, with a warning: such an image is not reproducible.
             """),
     )
     engines = StrListOption(

@@ -1,4 +1,4 @@
-from typing import Optional, Tuple
+from typing import ClassVar, Optional, Tuple
 
 from pants.core.goals.package import OutputPathField
 from pants.core.util_rules.environments import EnvironmentField
@@ -39,7 +39,7 @@ class DebianBaseField(StringSequenceField):
 
 class OmitField(StringSequenceField):
     alias = "omit"
-    default = ()
+    default: ClassVar[Tuple[str, ...]] = ()
     help = help_text("""
         Patterns of paths in the packages to leave out, such as `usr/share/man`.
 
@@ -85,10 +85,66 @@ class SitePackagesField(StringField):
     help = "The folder in the image, absolute, where this interpreter looks for installed packages."
 
 
-class PythonInterpreter(Target):
-    alias = "python_interpreter"
+class DebianPythonInterpreter(Target):
+    alias = "debian_python_interpreter"
     core_fields = (*DebianLayer.core_fields, PythonVersionField, SitePackagesField)
     help = "A layer that holds a Python interpreter, from Debian's packages, and nothing but it."
+
+
+class CpythonLockField(StringField):
+    alias = "lock"
+    default = "3rdparty/cpython/cpython.lock"
+    help = "Path from the build root to the lock of the interpreters' archives."
+
+
+class BelowField(SpecialCasedDependencies):
+    alias = "base"
+    required = True
+    help = help_text("""
+        The layers below this one in every image, the lowest first.
+
+        What they have of the libraries that the interpreter needs is not added again.
+        """)
+
+
+class StandaloneOmitField(OmitField):
+    default = tuple(
+        f"usr/local/lib/python3.*/{path}"
+        for path in (
+            # For building extensions, and for installing pip.
+            *("config-3.*", "ensurepip", "EXTERNALLY-MANAGED"),
+            # Tests, and modules for them.
+            *("test", "tests", "lib-dynload/_test*", "lib-dynload/_ctypes_test.*"),
+            *("lib-dynload/_xxtestfuzz.*", "lib-dynload/xx*"),
+            # Graphics, which have no libraries in an image.
+            *("idlelib", "tkinter", "turtle*", "lib-dynload/_tkinter.*"),
+            # Deprecated by Python, and the only ones to need libraries that archives do not bring.
+            *("lib-dynload/nis.*", "lib-dynload/_crypt.*"),
+            # Texts of the interactive help, and Windows programs.
+            *("pydoc_data", "distutils/command/*.exe"),
+            # The build machine's own hooks.
+            *("sitecustomize.py", "usercustomize.py"),
+        )
+    )
+
+
+class StandalonePythonInterpreter(Target):
+    alias = "standalone_python_interpreter"
+    core_fields = (
+        *COMMON_TARGET_FIELDS,
+        CpythonLockField,
+        PythonVersionField,
+        BelowField,
+        StandaloneOmitField,
+        EnvironmentField,
+    )
+    help = help_text("""
+        A layer that holds a Python interpreter below /usr/local, and nothing but it.
+
+        It comes from an archive of python-build-standalone, which the lock pins, or else is the
+        build machine's own (`--oci-interpreter-source`); such an image is labelled
+        `oci.interpreter`, and is not the same on another machine.
+        """)
 
 
 class OneDependency(SpecialCasedDependencies):
@@ -108,7 +164,7 @@ class OneDependency(SpecialCasedDependencies):
 class InterpreterField(OneDependency):
     alias = "interpreter"
     required = True
-    help = "The `python_interpreter` that the packages are for."
+    help = "The target of the interpreter that the packages are for."
 
 
 class RequirementsField(StringField):

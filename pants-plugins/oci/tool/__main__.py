@@ -14,7 +14,8 @@ from .deb import read_deb
 from .debian import debian_tree
 from .deflate import compressor
 from .image import write_image
-from .layer import Tree, write_layer
+from .interpreter import PREFIX, archived, check_version, copied, interpreter_tree
+from .layer import Tree, read_layer, write_layer
 from .python import installed_tree, not_installed, source_tree
 
 
@@ -23,8 +24,20 @@ def unpack(args: argparse.Namespace) -> None:
     tree = Tree()
     for deb in args.debs:
         read_deb(deb).add_to(tree)
+    _lay_out(tree, args.out)
+
+
+def unpack_interpreter(args: argparse.Namespace) -> None:
+    """Unpacks an archived interpreter into `out`, to compile with on this machine."""
+    found = archived(args.archive, args.version, args.omit)
+    for soname, library in found.libraries.items():
+        found.tree.add(f"{PREFIX}/lib/{soname}", library)
+    _lay_out(found.tree, args.out)
+
+
+def _lay_out(tree: Tree, out: Path) -> None:
     for path, entry in tree.entries.items():
-        file = args.out / path
+        file = out / path
         file.parent.mkdir(parents=True, exist_ok=True)
         if entry.target is not None and not entry.target.startswith("/"):
             file.symlink_to(entry.target)
@@ -36,6 +49,19 @@ def unpack(args: argparse.Namespace) -> None:
 def debian(args: argparse.Namespace) -> None:
     tree = debian_tree(args.debs, args.base, args.triplet, args.omit, args.link, args.python)
     _write(args, tree, {"python": {"version": args.python_version}} if args.python_version else {})
+
+
+def interpreter(args: argparse.Namespace) -> None:
+    check_version(args.python, args.exact_version)
+    if args.archive:
+        found = archived(args.archive, args.version, args.omit)
+    else:
+        found = copied(args.executable, args.stdlib, args.version, args.omit)
+    below = [read_layer(folder) for folder in args.below]
+    tree = interpreter_tree(found, args.version, below, args.triplet, args.python)
+    labels = json.loads(args.labels)
+    facts = {"python": {"version": args.version}, **({"labels": labels} if labels else {})}
+    _write(args, tree, facts)
 
 
 def packages(args: argparse.Namespace) -> None:
@@ -100,6 +126,23 @@ def main() -> None:
     command.add_argument("--link", action="append", default=[])
     command.add_argument("--python-version", help="the minor version, if this is an interpreter")
     command.set_defaults(run_command=debian)
+
+    found = argparse.ArgumentParser(add_help=False)
+    found.add_argument("--version", required=True, help="the interpreter's minor version")
+    found.add_argument("--archive", type=Path)
+    found.add_argument("--omit", action="append", default=[])
+
+    command = commands.add_parser("unpack-interpreter", parents=[out, found])
+    command.set_defaults(run_command=unpack_interpreter)
+
+    command = commands.add_parser("interpreter", parents=[layer, found])
+    command.add_argument("--executable", type=Path, help="without --archive: this machine's own")
+    command.add_argument("--stdlib", type=Path, action="append", help="its standard library")
+    command.add_argument("--exact-version", required=True)
+    command.add_argument("--below", type=Path, nargs="*", default=[], help="the layers below")
+    command.add_argument("--triplet", required=True)
+    command.add_argument("--labels", default="{}", help="JSON: labels for the image")
+    command.set_defaults(run_command=interpreter)
 
     command = commands.add_parser("packages", parents=[layer])
     command.add_argument("--requirements", type=Path, required=True)

@@ -9,7 +9,7 @@ from pants.backend.python.util_rules.python_sources import (
     PythonSourceFilesRequest,
     StrippedPythonSourceFiles,
 )
-from pants.engine.addresses import Addresses, UnparsedAddressInputs
+from pants.engine.addresses import Addresses
 from pants.engine.env_vars import EnvironmentVars, EnvironmentVarsRequest
 from pants.engine.fs import (
     AddPrefix,
@@ -24,7 +24,6 @@ from pants.engine.rules import Get, MultiGet, collect_rules, rule
 from pants.engine.target import (
     DependenciesRequest,
     FieldSet,
-    Targets,
     TransitiveTargets,
     TransitiveTargetsRequest,
 )
@@ -35,11 +34,10 @@ from pants.util.frozendict import FrozenDict
 from oci.target_types import (
     InterpreterField,
     OptionalLibrariesField,
-    PythonVersionField,
     RequirementsField,
-    SitePackagesField,
     SourcesLayerDependencies,
 )
+from oci.util_rules.interpreter import Interpreter, InterpreterRequest
 from oci.util_rules.layer import Layer, LayerRequest
 from oci.util_rules.programs import Uv
 from oci.util_rules.toolchain import Toolchain, ToolProcess
@@ -83,21 +81,6 @@ class PythonSourcesLayerRequest(LayerRequest):
     field_set: PythonSourcesLayerFieldSet
 
 
-@dataclass(frozen=True)
-class Interpreter:
-    version: str
-    site_packages: str
-
-
-@rule
-async def interpreter(field: InterpreterField) -> Interpreter:
-    targets = await Get(Targets, UnparsedAddressInputs, field.to_unparsed_address_inputs())
-    target = targets.expect_single()
-    version, site_packages = target[PythonVersionField].value, target[SitePackagesField].value
-    assert version is not None and site_packages is not None, "both fields are required"
-    return Interpreter(version, site_packages)
-
-
 @rule
 async def build_packages_layer(
     request: PythonPackagesLayerRequest, toolchain: Toolchain, uv: Uv
@@ -108,7 +91,7 @@ async def build_packages_layer(
     origin = f"the `requirements` of {fields.address}"
     requirements = PathGlobs((path,), GlobMatchErrorBehavior.error, description_of_origin=origin)
     interpreter, file, contents, env = await MultiGet(
-        Get(Interpreter, InterpreterField, fields.interpreter),
+        Get(Interpreter, InterpreterRequest(fields.interpreter, request.platform)),
         Get(Digest, PathGlobs, requirements),
         Get(DigestContents, PathGlobs, requirements),
         Get(EnvironmentVars, EnvironmentVarsRequest(UV_ENVIRONMENT)),
@@ -122,7 +105,7 @@ async def build_packages_layer(
                 "packages",
                 *(f"--what={fields.address.target_name}", f"--inputs={json.dumps(pins)}"),
                 *(f"--libdeflate={toolchain.libdeflate}", "--uv=uv"),
-                f"--python={shlex.join(toolchain.python)}",
+                f"--python={shlex.join(interpreter.python)}",
                 *(f"--requirements={path}", f"--for-python={interpreter.version}"),
                 *(
                     f"--platform={request.platform.wheels}",
@@ -131,6 +114,7 @@ async def build_packages_layer(
                 *(f"--optional-library={name}" for name in fields.optional_libraries.value or ()),
             ),
             input_digest=digest,
+            interpreter=interpreter.digest,
             description=f"Build the layer {fields.address} from {path}",
             env=FrozenDict({**env, "UV_CACHE_DIR": ".uv-cache"}),
             append_only_caches=FrozenDict({"oci_uv": ".uv-cache"}),
@@ -143,7 +127,7 @@ async def build_packages_layer(
 async def build_sources_layer(request: PythonSourcesLayerRequest, toolchain: Toolchain) -> Layer:
     fields = request.field_set
     interpreter, roots = await MultiGet(
-        Get(Interpreter, InterpreterField, fields.interpreter),
+        Get(Interpreter, InterpreterRequest(fields.interpreter, request.platform)),
         Get(Addresses, DependenciesRequest(fields.dependencies)),
     )
     targets = await Get(TransitiveTargets, TransitiveTargetsRequest(roots))
@@ -159,11 +143,12 @@ async def build_sources_layer(request: PythonSourcesLayerRequest, toolchain: Too
                 f"--for-python={interpreter.version}",
                 *(
                     f"--libdeflate={toolchain.libdeflate}",
-                    f"--python={shlex.join(toolchain.python)}",
+                    f"--python={shlex.join(interpreter.python)}",
                     f"--site-packages={interpreter.site_packages}",
                 ),
             ),
             input_digest=digest,
+            interpreter=interpreter.digest,
             description=f"Build the layer {fields.address} from {len(snapshot.files)} files",
         ),
     )

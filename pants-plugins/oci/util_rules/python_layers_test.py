@@ -12,7 +12,7 @@ from oci.util_rules.layer import Layer, LayerOf
 from oci.util_rules.platform import PLATFORMS
 
 BUILD = f"""
-python_interpreter(
+debian_python_interpreter(
     name="python",
     lock="{LOCK}",
     set="python3.11",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pants.core.util_rules.adhoc_binaries import PythonBuildStandaloneBinary
 from pants.engine.fs import (
+    EMPTY_DIGEST,
     CreateDigest,
     Digest,
     FileContent,
@@ -27,6 +28,10 @@ from oci.subsystem import Oci
 from oci.util_rules.debian_packages import DebianPackages, DebianPackagesRequest
 from oci.util_rules.platform import ImagePlatform, host_platform
 
+# The minor version of the interpreter that the lock has.
+VERSION = "3.11"
+
+
 @dataclass(frozen=True)
 class ToolSources:
     digest: Digest
@@ -42,7 +47,7 @@ class Toolchain:
         """The command that starts the interpreter, wherever it lies, with its own C library."""
         libraries = f"toolchain/usr/lib/{self.platform.triplet}"
         loader = f"{libraries}/{self.platform.loader}"
-        return (loader, "--library-path", libraries, "toolchain/usr/bin/python3.11")
+        return (loader, "--library-path", libraries, f"toolchain/usr/bin/python{VERSION}")
 
     @property
     def libdeflate(self) -> str:
@@ -51,11 +56,15 @@ class Toolchain:
 
 @dataclass(frozen=True)
 class ToolProcess:
-    """A command of `oci.tool`. What it writes to `out` becomes the result's digest."""
+    """A command of `oci.tool`. What it writes to `out` becomes the result's digest.
+
+    It sees `interpreter` as the folder of that name (`oci.util_rules.interpreter.Interpreter`).
+    """
 
     argv: tuple[str, ...]
     input_digest: Digest
     description: str
+    interpreter: Digest = EMPTY_DIGEST
     env: FrozenDict[str, str] = FrozenDict()
     append_only_caches: FrozenDict[str, str] = FrozenDict()
 
@@ -111,7 +120,10 @@ async def tool_process(request: ToolProcess, toolchain: Toolchain, sources: Tool
     return Process(
         (*toolchain.python, "-sSEB", "-c", _RUN, *request.argv),
         input_digest=await Get(Digest, MergeDigests((request.input_digest, sources.digest))),
-        immutable_input_digests={"toolchain": toolchain.digest},
+        immutable_input_digests={
+            "toolchain": toolchain.digest,
+            **({"interpreter": request.interpreter} if request.interpreter != EMPTY_DIGEST else {}),
+        },
         # Sets are marshalled in the order of their hashes.
         env={**request.env, "PYTHONHASHSEED": "0"},
         append_only_caches=request.append_only_caches,
