@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import fnmatch
-import tempfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Iterable, Sequence
 
 from . import maintainer_scripts
-from .bytecode import compile_tree
 from .deb import MERGED, Deb, read_deb
 from .layer import Tree
 from .ldcache import ld_so_cache, shared_libraries
+from .python import add_compiled
 
 
 def debian_tree(
@@ -38,7 +36,7 @@ def debian_tree(
     for link in links:
         path, _, target = link.partition("=")
         tree.link(path, target)
-    _compile(tree, python)
+    add_compiled(tree, python)
     return tree
 
 
@@ -51,30 +49,4 @@ def _unpacked(debs: Sequence[Deb], omit: Sequence[str]) -> Tree:
         if "md5sums" in deb.control:
             tree.file(f"var/lib/dpkg/status.d/{deb.name}.md5sums", deb.control["md5sums"])
     maintainer_scripts.apply(debs, tree)
-    kept = {path for path in tree.entries if not _matches(path, omit)}
-    # What is taken back in keeps the folders it lies in.
-    kept |= {str(folder) for path in kept for folder in PurePosixPath(path).parents}
-    return Tree({path: entry for path, entry in tree.entries.items() if path in kept})
-
-
-def _matches(path: str, patterns: Sequence[str]) -> bool:
-    """Whether a pattern fits the path or a folder above it; a later `!pattern` takes it back."""
-    matched = False
-    for pattern in patterns:
-        keep, pattern = pattern.startswith("!"), pattern.lstrip("!")
-        if fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"{pattern}/*"):
-            matched = not keep
-    return matched
-
-
-def _compile(tree: Tree, python: Sequence[str]) -> None:
-    with tempfile.TemporaryDirectory(dir=".") as folder:
-        root = Path(folder)
-        for path, entry in tree.files():
-            if path.endswith(".py"):
-                file = root / path
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(entry.read())
-        compile_tree(root, "", python)
-        for pyc in root.rglob("*.pyc"):
-            tree.file(pyc.relative_to(root).as_posix(), pyc.read_bytes())
+    return tree.without(omit)

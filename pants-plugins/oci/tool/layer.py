@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import fnmatch
 import hashlib
 import json
 import os
@@ -10,8 +11,21 @@ import stat
 import tarfile
 from collections import deque
 from dataclasses import dataclass, field
+from gzip import GzipFile
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Callable, Deque, Dict, Iterator, Mapping, Optional, Tuple, Union
+from typing import (
+    Any,
+    BinaryIO,
+    Callable,
+    Deque,
+    Dict,
+    Iterator,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 # Every file's time, and the image's `created`: any constant would do, but "created 55 years ago"
 # confuses people and the garbage collectors of registries. 2026-01-01T00:00:00Z.
@@ -80,6 +94,22 @@ class Tree:
                 executable = path.stat().st_mode & stat.S_IXUSR
                 where = f"{prefix}/{path.relative_to(source).as_posix()}"
                 self.file(where, path, 0o755 if executable else 0o644)
+
+    def without(self, patterns: Sequence[str]) -> Tree:
+        """The tree less what a pattern fits, or what lies below; a later `!pattern` takes it back."""
+        kept = {path for path in self.entries if not _matches(path, patterns)}
+        # What is taken back in keeps the folders it lies in.
+        kept |= {str(folder) for path in kept for folder in PurePosixPath(path).parents}
+        return Tree({path: entry for path, entry in self.entries.items() if path in kept})
+
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    matched = False
+    for pattern in patterns:
+        keep, pattern = pattern.startswith("!"), pattern.lstrip("!")
+        if fnmatch.fnmatchcase(path, pattern) or fnmatch.fnmatchcase(path, f"{pattern}/*"):
+            matched = not keep
+    return matched
 
 
 class _Gzip:
@@ -175,3 +205,21 @@ def write_layer(
         **facts,
     }
     (folder / "layer.json").write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
+
+
+def read_layer(folder: Path) -> Tree:
+    """The tree that `write_layer` wrote into `folder`."""
+    tree = Tree()
+    # tarfile's own "r|gz" stops after the first of the gzip members.
+    with GzipFile(folder / "layer.tar.gz") as stream:
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            for member in tar:
+                if member.issym():
+                    tree.link(member.name, member.linkname)
+                elif member.isfile():
+                    content = tar.extractfile(member)
+                    assert content is not None, "a file has content"
+                    tree.file(member.name, content.read(), member.mode)
+                else:
+                    tree.folder(member.name, member.mode)
+    return tree

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from oci.tool import layer
-from oci.tool.layer import EPOCH, Entry, Tree, write_layer
+from oci.tool.layer import EPOCH, Entry, Tree, read_layer, write_layer
 
 CHUNK = 10_000
 
@@ -64,6 +64,11 @@ def test_members_are_sorted_and_say_nothing_of_who_made_them(tmp_path: Path) -> 
 def test_the_order_of_adding_does_not_matter(tmp_path: Path) -> None:
     reverse = Tree(dict(reversed(a_tree().entries.items())))
     assert written(reverse, tmp_path / "1") == written(a_tree(), tmp_path / "2")
+
+
+def test_what_was_written_is_read(tmp_path: Path) -> None:
+    written(a_tree(), tmp_path)
+    assert read_layer(tmp_path) == a_tree()
 
 
 def test_the_description_agrees_with_the_file(tmp_path: Path) -> None:

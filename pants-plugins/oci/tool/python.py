@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Dict, Iterable, List, Sequence
 
@@ -63,6 +64,20 @@ def source_tree(source: Path, python: Sequence[str], site_packages: str) -> Tree
     """The modules below `source`, at `site_packages` in the image, compiled by the command `python`."""
     compile_tree(source, site_packages, python)
     return _tree(source, site_packages)
+
+
+def add_compiled(tree: Tree, python: Sequence[str]) -> None:
+    """Adds the `.pyc` files of the tree's modules, compiled by the command `python`."""
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        root = Path(folder)
+        for path, entry in tree.files():
+            if path.endswith(".py"):
+                file = root / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(entry.read())
+        compile_tree(root, "", python)
+        for pyc in root.rglob("*.pyc"):
+            tree.file(pyc.relative_to(root).as_posix(), pyc.read_bytes())
 
 
 def _failure(said: str, requirements: Path, version: str, platform: str) -> str:
