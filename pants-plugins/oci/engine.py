@@ -59,17 +59,22 @@ class Image:
         assert member is not None, f"{name} is a file"
         return json.load(member)
 
-    def unpack(self, root: Path) -> None:
+    def open_layers(self) -> Iterator[tarfile.TarFile]:
+        """Each layer as a stream, the lowest first."""
         with tarfile.open(self.archive) as tar:
             for layer in self.layers:
                 # tarfile's own "r|gz" stops after the first of a layer's gzip members.
                 stream = gzip.GzipFile(fileobj=tar.extractfile(layer))
                 with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20) as files:
-                    for member in files:
-                        # A later layer may replace a file; folders stay writable to unpack into.
-                        if not member.isdir() and os.path.lexists(root / member.name):
-                            os.unlink(root / member.name)
-                        files.extract(member, root, set_attrs=not member.isdir())
+                    yield files
+
+    def unpack(self, root: Path) -> None:
+        for files in self.open_layers():
+            for member in files:
+                # A later layer may replace a file; folders stay writable to unpack into.
+                if not member.isdir() and os.path.lexists(root / member.name):
+                    os.unlink(root / member.name)
+                files.extract(member, root, set_attrs=not member.isdir())
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ def podman(run: Run) -> Optional[Command]:
 def bubblewrap(run: Run) -> Optional[Command]:
     if not _works(run.bubblewrap):
         return None
-    if run.image.is_foreign and not _is_emulated(run.image.architecture):
+    if run.image.is_foreign and not is_emulated(run.image.architecture):
         say(
             f"this machine cannot run linux/{run.image.architecture}: install qemu-user-static, which "
             "registers an emulator with the kernel"
@@ -202,11 +207,14 @@ def _works(bubblewrap: Path) -> bool:
     )
 
 
-def _is_emulated(architecture: str) -> bool:
+def is_emulated(architecture: str) -> bool:
     """Whether the kernel hands such programs to an emulator, wherever their files lie."""
     handler = EMULATORS / f"qemu-{MACHINES.get(architecture, architecture)}"
     # F: opened when it was registered, so that a container need not hold it.
-    return handler.exists() and re.search("(?m)^enabled$(.|\n)*^flags: .*F", handler.read_text()) is not None
+    return (
+        handler.exists()
+        and re.search("(?m)^enabled$(.|\n)*^flags: .*F", handler.read_text()) is not None
+    )
 
 
 def _unpacked(image: Image) -> Path:
