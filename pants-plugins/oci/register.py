@@ -6,7 +6,6 @@ from oci.target_types import (
     DebianLayer,
     DebianPythonInterpreter,
     OciImage,
-    OciImageTest,
     PythonPackagesLayer,
     PythonSourcesLayer,
     StandalonePythonInterpreter,
@@ -34,7 +33,6 @@ def target_types():
         PythonPackagesLayer,
         PythonSourcesLayer,
         OciImage,
-        OciImageTest,
     ]
 
 

@@ -8,7 +8,7 @@ from pants.engine.target import (
     Dependencies,
     DictStringToStringField,
     InvalidFieldTypeException,
-    SingleSourceField,
+    MultipleSourcesField,
     SpecialCasedDependencies,
     StringField,
     StringSequenceField,
@@ -261,6 +261,29 @@ class LabelsField(DictStringToStringField):
     help = "Labels of the image."
 
 
+class ImageTestsField(MultipleSourcesField):
+    alias = "tests"
+    default = ()
+    expected_file_extensions = (".yaml", ".yml")
+    help = help_text("""
+        YAML files that say what the image is expected to be; `test` checks it. docs/images.md describes
+        them.
+        """)
+
+
+class ImageTestValuesField(DictStringToStringField):
+    alias = "test_values"
+    help = "What to put in the places of `${name}` in the `tests`: name to text."
+
+
+class ImageTestDependenciesField(SpecialCasedDependencies):
+    alias = "test_dependencies"
+    help = help_text("""
+        Addresses of files that commands of the `tests` find in their working directory, generated
+        files included.
+        """)
+
+
 class OciImage(Target):
     alias = "oci_image"
     core_fields = (
@@ -272,6 +295,9 @@ class OciImage(Target):
         EntrypointField,
         EnvField,
         LabelsField,
+        ImageTestsField,
+        ImageTestValuesField,
+        ImageTestDependenciesField,
         OutputPathField,
         EnvironmentField,
     )
@@ -279,35 +305,5 @@ class OciImage(Target):
         A container image, the same bytes on every machine.
 
         `package` writes `image.tar`, an OCI layout that `docker load` takes as well, and `image.json`,
-        its digests and the pins it was made from. `run` runs it.
+        its digests and the pins it was made from. `run` runs it, `test` checks it.
         """)
-
-
-class ImageField(OneDependency):
-    alias = "image"
-    required = True
-    help = "The `oci_image` to test."
-
-
-class ImageTestSourceField(SingleSourceField):
-    required = True
-    expected_file_extensions = (".py",)
-    help = "A Python script; the test passes if it exits 0 in a container of the image."
-
-
-class ImageTestArgsField(StringSequenceField):
-    alias = "args"
-    default = ()
-    help = "Arguments of the script."
-
-
-class OciImageTest(Target):
-    alias = "oci_image_test"
-    core_fields = (
-        *COMMON_TARGET_FIELDS,
-        ImageField,
-        ImageTestSourceField,
-        ImageTestArgsField,
-        EnvironmentField,
-    )
-    help = "A script that is run inside an image, by the image's own Python, to test it."

@@ -10,11 +10,15 @@ from pants.backend.python.target_types import PythonSourcesGeneratorTarget, Pyth
 from pants.backend.python.target_types_rules import rules as python_target_rules
 from pants.backend.python.util_rules import python_sources
 from pants.core.goals.package import BuiltPackage
+from pants.core.goals.test import TestResult
+from pants.core.target_types import FileTarget
+from pants.core.util_rules.partitions import Partitions
 from pants.engine.rules import QueryRule
 from pants.testutil.rule_runner import RuleRunner
 
 from oci import register
 from oci.goals.package import PackageImageFieldSet
+from oci.goals.test import ImageTestFieldSet, ImageTestFiles, ImageTestRequest
 from oci.util_rules.debian_packages import DebianMirrors, SuiteMirrorsRequest
 from oci.util_rules.layer import Layer, LayerOf
 
@@ -32,11 +36,15 @@ def image_runner(*, mirror: str = "", options: Iterable[str] = ()) -> RuleRunner
             *python_sources.rules(),
             *python_target_rules(),
             QueryRule(BuiltPackage, [PackageImageFieldSet]),
+            QueryRule(Partitions, [ImageTestRequest.PartitionRequest]),
+            QueryRule(ImageTestFiles, [ImageTestFieldSet]),
+            QueryRule(TestResult, [ImageTestRequest.Batch]),
             QueryRule(DebianMirrors, [SuiteMirrorsRequest]),
             QueryRule(Layer, [LayerOf]),
         ],
         target_types=[
             *register.target_types(),
+            FileTarget,
             PythonSourcesGeneratorTarget,
             PythonSourceTarget,
         ],

@@ -41,6 +41,13 @@ class Engine:
 
 
 @dataclass(frozen=True)
+class Examiner:
+    """The program that tests an image, as the module `oci.examine`."""
+
+    digest: Digest
+
+
+@dataclass(frozen=True)
 class Uv:
     """uv's program, as the file `uv`."""
 
@@ -73,6 +80,13 @@ async def uv(setup: SetUp) -> Uv:
 async def engine() -> Engine:
     source = Path(oci.__path__[0], "engine.py").read_bytes()
     return Engine(await Get(Digest, CreateDigest([FileContent("engine.py", source)])))
+
+
+@_uncacheable_rule
+async def examiner() -> Examiner:
+    sources = [Path(oci.__path__[0], name) for name in ("engine.py", "examine.py")]
+    files = [FileContent(f"oci/{source.name}", source.read_bytes()) for source in sources]
+    return Examiner(await Get(Digest, CreateDigest(files)))
 
 
 def rules():
