@@ -276,6 +276,8 @@ def test_a_command_that_does_as_expected(examined, command: Member) -> None:
         ({"stdout": ["hello"]}, "expected stdout to match 'hello', found '--engine=x "),
         ({"stderr": ["^warning"]}, "expected stderr to match '^warning', found 'a warning'"),
         ({"written": {"out-*.csv": ""}}, "expected a file out-*.csv, none was written"),
+        # It was there before.
+        ({"written": {"engine.py": ""}}, "expected a file engine.py, none was written"),
         (
             {"args": ["--write"], "written": {"out-*.csv": "^x"}},
             r"expected out-1.csv to match '^x', found 'id\n1'",
