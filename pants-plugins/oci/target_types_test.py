@@ -2,7 +2,7 @@ import pytest
 from pants.engine.addresses import Address
 from pants.engine.target import InvalidFieldChoiceException, InvalidFieldTypeException
 
-from oci.target_types import InterpreterField, PlatformField
+from oci.target_types import InterpreterField, PlatformsField
 
 ADDRESS = Address("images", target_name="here")
 
@@ -20,7 +20,7 @@ def test_one_address_is_not_a_list(value) -> None:
         InterpreterField(value, ADDRESS)
 
 
-def test_the_platform_must_be_known() -> None:
-    assert PlatformField("linux/arm64", ADDRESS).value == "linux/arm64"
+def test_platforms_must_be_known() -> None:
+    assert PlatformsField(["linux/arm64"], ADDRESS).value == ("linux/arm64",)
     with pytest.raises(InvalidFieldChoiceException, match="linux/amd64.*linux/arm64"):
-        PlatformField("linux/riscv64", ADDRESS)
+        PlatformsField(["linux/riscv64"], ADDRESS)
