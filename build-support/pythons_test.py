@@ -96,6 +96,7 @@ def test_the_workflow_asks_make_which_pythons_there_are() -> None:
     ("folder", "function", "suffix"),
     [
         ("3rdparty/python", "python_requirements", ""),
+        ("images", "oci_image", ""),
         ("src/numerai_predict", "pex_binary", ""),
         ("src/numerai_predict", "python_sources", "-sources"),
         ("src/numerai_predict", "python_tests", "-tests"),
