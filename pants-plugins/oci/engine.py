@@ -7,6 +7,7 @@ unpacked once into the user's cache.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import gzip
 import json
 import os
@@ -230,9 +231,20 @@ def _unpacked(image: Image) -> Path:
         except OSError:  # another run was first
             shutil.rmtree(work, ignore_errors=True)
         for old in sorted(cache.glob("[0-9a-f]*"), key=lambda p: p.stat().st_mtime)[:-KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+            if old != root and _lock(old, fcntl.LOCK_EX):
+                shutil.rmtree(old, ignore_errors=True)
     os.utime(root)
+    _lock(root, fcntl.LOCK_SH)
     return root
+
+
+def _lock(folder: Path, kind: int) -> bool:
+    """Locks a folder as long as this process lives, so that no other removes what a container uses."""
+    try:
+        fcntl.flock(os.open(folder, os.O_RDONLY), kind | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
 
 
 def _mounts(root: Path, folder: Path, shared: Sequence[Path]) -> Iterator[str]:
@@ -270,10 +282,11 @@ def main() -> None:
         if code not in NOT_STARTED:
             raise SystemExit(code if code >= 0 else 128 - code)
         say(f"{name} could not start a container")
-    raise SystemExit(
+    say(
         f"No container engine works here; tried {', '.join(args.engine)}. Install Docker or Podman and "
         "start it, or allow unprivileged user namespaces for bubblewrap."
     )
+    raise SystemExit(NOT_STARTED[0])
 
 
 def _heed_interrupts() -> None:

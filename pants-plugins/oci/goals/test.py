@@ -34,9 +34,8 @@ from oci.target_types import (
     ImageTestDependenciesField,
     ImageTestsField,
     ImageTestValuesField,
-    PlatformsField,
 )
-from oci.util_rules.image import Image, ImageRequest
+from oci.util_rules.image import Image, ImagePlatforms, ImagePlatformsRequest, ImageRequest
 from oci.util_rules.platform import host_platform
 from oci.util_rules.programs import Examiner, SetUp
 
@@ -59,7 +58,6 @@ class ImageTestFieldSet(TestFieldSet):
     sources: ImageTestsField
     values: ImageTestValuesField
     dependencies: ImageTestDependenciesField
-    platforms: PlatformsField
 
     @classmethod
     def opt_out(cls, tgt: Target) -> bool:
@@ -99,10 +97,14 @@ async def partition_by_platform(
 ) -> Partitions[ImageTestFieldSet, ImageTestPlatform]:
     if oci_test.skip:
         return Partitions()
+    buildable = await MultiGet(
+        Get(ImagePlatforms, ImagePlatformsRequest(field_set.address))
+        for field_set in request.field_sets
+    )
     return Partitions(
         Partition((field_set,), _test_platform(name))
-        for field_set in request.field_sets
-        for name in field_set.platforms.value or ()
+        for field_set, platforms in zip(request.field_sets, buildable)
+        for name in platforms.names
         if oci.chosen_platform in (None, name)
     )
 

@@ -172,7 +172,8 @@ def interpreter_tree(
     lower: Dict[str, Entry] = {}
     for layer in below:
         lower.update(layer.entries)
-    provided = shared_libraries(Tree(lower), triplet)
+    libraries = shared_libraries(Tree(lower), triplet)
+    provided = {*libraries.values()}
     missing = [need for soname, need in interpreter.missing.items() if soname not in provided]
     if missing:
         raise SystemExit(
@@ -184,8 +185,8 @@ def interpreter_tree(
     for soname, library in interpreter.libraries.items():
         if soname not in provided:
             tree.file(f"{PREFIX}/lib/{soname}", library.read())
-            provided[soname] = f"/{PREFIX}/lib/{soname}"
-    tree.file("etc/ld.so.cache", ld_so_cache(provided, triplet))
+            libraries[f"/{PREFIX}/lib/{soname}"] = soname
+    tree.file("etc/ld.so.cache", ld_so_cache(libraries, triplet))
     # Absolute: of a relative one Python 3.10 would make its prefix, /usr/bin/../local.
     tree.link("usr/bin/python3", f"/{PREFIX}/bin/python{version}")
     tree.folder(f"{stdlib}/site-packages")

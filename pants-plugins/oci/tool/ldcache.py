@@ -9,10 +9,11 @@ from __future__ import annotations
 import posixpath
 import re
 import struct
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
+from .deb import merged
 from .elf import read_elf
-from .layer import Tree
+from .layer import Entry, Tree
 
 # FLAG_ELF_LIBC6 with the ABI's own flag (glibc, sysdeps/generic/ldconfig.h).
 FLAGS = {"x86_64-linux-gnu": 0x0303, "aarch64-linux-gnu": 0x0A03}
@@ -21,30 +22,40 @@ LITTLE_ENDIAN = 2
 
 
 def shared_libraries(tree: Tree, triplet: str) -> Dict[str, str]:
-    """Sonames in the folder of the architecture's libraries, and the paths they are found at."""
-    folder = f"usr/lib/{triplet}"
-    names = {
-        posixpath.basename(path): entry
-        for path, entry in tree.entries.items()
-        if posixpath.dirname(path) == folder and LIBRARY.match(posixpath.basename(path))
-    }
+    """Sonames of the libraries in the loader's own folders, by the paths they are found at."""
     found = {}
-    for name in names:
-        file = names.get(name)
-        while file is not None and file.target is not None:
-            file = names.get(file.target)
-        elf = read_elf(file.read()) if file is not None and file.is_file else None
-        if elf is not None and elf.soname == name:
-            found[name] = f"/lib/{triplet}/{name}"
+    # On some architectures the loader itself lies in the second one, too.
+    for folder in (f"usr/lib/{triplet}", "usr/lib"):
+        for path in tree.entries:
+            name = posixpath.basename(path)
+            if posixpath.dirname(path) == folder and LIBRARY.match(name):
+                file = _followed(tree, path)
+                elf = read_elf(file.read()) if file is not None and file.is_file else None
+                if elf is not None and elf.soname == name:
+                    found["/" + path[len("usr/") :]] = name
     return found
 
 
+def _followed(tree: Tree, path: str) -> Optional[Entry]:
+    """What is at `path`, through links; None where they lead nowhere."""
+    entry = tree.entries.get(path)
+    seen = {path}
+    while entry is not None and entry.target is not None:
+        target = posixpath.normpath(posixpath.join("/", posixpath.dirname(path), entry.target))
+        path = merged(target.lstrip("/"))
+        entry = None if path in seen else tree.entries.get(path)
+        seen.add(path)
+    return entry
+
+
 def ld_so_cache(libraries: Dict[str, str], triplet: str) -> bytes:
-    ordered = sorted(libraries.items(), key=lambda item: _loader_order(item[0]), reverse=True)
+    """The cache of `libraries`, sonames by their paths."""
+    found = sorted(libraries.items())
+    ordered = sorted(found, key=lambda item: _loader_order(item[1]), reverse=True)
     strings = bytearray()
     base = 48 + 24 * len(ordered)
     entries = bytearray()
-    for soname, path in ordered:
+    for path, soname in ordered:
         key, value = base + len(strings), base + len(strings) + len(soname) + 1
         strings += soname.encode() + b"\0" + path.encode() + b"\0"
         entries += struct.pack("<iIIIQ", FLAGS[triplet], key, value, 0, 0)

@@ -21,7 +21,7 @@ IN_ORDER = [
 
 
 def cache(triplet: str) -> bytes:
-    return ld_so_cache({name: f"/lib/{triplet}/{name}" for name in sorted(IN_ORDER)}, triplet)
+    return ld_so_cache({f"/lib/{triplet}/{name}": name for name in sorted(IN_ORDER)}, triplet)
 
 
 def entries(content: bytes) -> list[tuple[int, str, str]]:
@@ -77,10 +77,22 @@ def test_libraries_are_listed_by_the_sonames_that_they_hold() -> None:
     tree.file(f"usr/lib/{AMD64}/libtext.so.1", "\0libtext.so.1\0")
     library(f"{ARM64}/libc.so.6", "libc.so.6")
     tree.link(f"usr/lib/{AMD64}/libgone.so.1", "libgone.so.1.2")
+    tree.link(f"usr/lib/{AMD64}/libloop.so.1", "libloop.so.1")
     assert shared_libraries(tree, AMD64) == {
-        name: f"/lib/{AMD64}/{name}"
+        f"/lib/{AMD64}/{name}": name
         for name in (
             *("libgcc_s.so.1", "libz.so.1", "libbz2.so.1.0", "libdb-5.3.so"),
             "ld-linux-x86-64.so.2",
         )
     }
+
+
+def test_a_library_that_lies_in_two_folders_is_listed_twice() -> None:
+    tree = Tree()
+    loader = "ld-linux-aarch64.so.1"
+    tree.file(f"usr/lib/{ARM64}/{loader}", make_elf(loader))
+    tree.link(f"usr/lib/{loader}", f"/lib/{ARM64}/{loader}")
+    libraries = shared_libraries(tree, ARM64)
+    assert libraries == {f"/lib/{folder}{loader}": loader for folder in (f"{ARM64}/", "")}
+    listed = [(name, path) for _, name, path in entries(ld_so_cache(libraries, ARM64))]
+    assert sorted(listed) == sorted((loader, path) for path in libraries)

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 
 from pants.engine.addresses import Address, Addresses, UnparsedAddressInputs
 from pants.engine.fs import AddPrefix, Digest, MergeDigests, RemovePrefix
 from pants.engine.process import ProcessResult
-from pants.engine.rules import Get, MultiGet, collect_rules, rule
-from pants.engine.target import FieldSet, WrappedTarget, WrappedTargetRequest
+from pants.engine.rules import Get, MultiGet, _uncacheable_rule, collect_rules, rule
+from pants.engine.target import FieldSet, Targets, WrappedTarget, WrappedTargetRequest
 
+from oci.subsystem import InterpreterSource, Oci
 from oci.target_types import (
     EntrypointField,
     EnvField,
@@ -18,9 +20,18 @@ from oci.target_types import (
     RepositoryField,
     TagField,
 )
+from oci.util_rules.cpython import (
+    Cpython,
+    CpythonFieldSet,
+    CpythonRequest,
+    InterpreterNotFound,
+)
 from oci.util_rules.layer import Layer, LayerOf
 from oci.util_rules.platform import PLATFORMS, host_platform
 from oci.util_rules.toolchain import ToolProcess
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,11 +62,52 @@ class Image:
     digest: Digest
 
 
+@dataclass(frozen=True)
+class ImagePlatformsRequest:
+    """Which of its platforms the `oci_image` at `address` can be built for on this machine."""
+
+    address: Address
+
+
+@dataclass(frozen=True)
+class ImagePlatforms:
+    names: tuple[str, ...]
+
+
+# Where an interpreter comes from may change from one run to the next, and is to be said in each.
+@_uncacheable_rule
+async def image_platforms(request: ImagePlatformsRequest, oci: Oci) -> ImagePlatforms:
+    wrapped = await Get(WrappedTarget, WrappedTargetRequest(request.address, "<infallible>"))
+    fields = ImageFieldSet.create(wrapped.target)
+    layers = await Get(Targets, UnparsedAddressInputs, fields.layers.to_unparsed_address_inputs())
+    interpreters = [
+        CpythonFieldSet.create(layer) for layer in layers if CpythonFieldSet.is_applicable(layer)
+    ]
+    names = []
+    for name in fields.platforms.value or ():
+        try:
+            for interpreter in interpreters:
+                await Get(Cpython, CpythonRequest(interpreter, PLATFORMS[name]))
+            names.append(name)
+        except InterpreterNotFound:
+            # This machine's own interpreter stands in for the archive, but not for another platform.
+            if oci.interpreter_source == InterpreterSource.PINNED or name == host_platform().name:
+                raise
+            logger.warning(
+                f"{fields.address}: {name} is left out. Its interpreter comes from this machine, which "
+                "has none for another platform; the pinned archive serves all."
+            )
+    return ImagePlatforms(tuple(names))
+
+
 @rule
 async def build_image(request: ImageRequest) -> Image:
     wrapped = await Get(WrappedTarget, WrappedTargetRequest(request.address, "<infallible>"))
     fields = ImageFieldSet.create(wrapped.target)
-    platforms = _platforms(fields, request.platforms)
+    platforms = _known(fields, request.platforms)
+    if not platforms:
+        buildable = await Get(ImagePlatforms, ImagePlatformsRequest(request.address))
+        platforms = buildable.names
     addresses = await Get(
         Addresses, UnparsedAddressInputs, fields.layers.to_unparsed_address_inputs()
     )
@@ -98,13 +150,13 @@ async def build_image(request: ImageRequest) -> Image:
     return Image(await Get(Digest, RemovePrefix(result.output_digest, "out")))
 
 
-def _platforms(fields: ImageFieldSet, chosen: tuple[str, ...]) -> tuple[str, ...]:
+def _known(fields: ImageFieldSet, chosen: tuple[str, ...]) -> tuple[str, ...]:
     known = fields.platforms.value or ()
     if unknown := [name for name in chosen if name not in known]:
         raise ValueError(
             f"{fields.address} is for {', '.join(known)}, not for {', '.join(unknown)}."
         )
-    return chosen or known
+    return chosen
 
 
 def rules():
