@@ -24,7 +24,9 @@ def updated(expected: Digests, images: list[dict[str, Any]]) -> Digests:
         name = image["reference"].partition(":")[0]
         for platform, built in image["platforms"].items():
             if NOT_REPRODUCIBLE in built["labels"]:
-                print(f"{name} {platform}: left as it is; made with {built['labels'][NOT_REPRODUCIBLE]}")
+                print(
+                    f"{name} {platform}: left as it is; made with {built['labels'][NOT_REPRODUCIBLE]}"
+                )
             else:
                 digests.setdefault(name, {})[platform] = built["digest"]
     return digests

@@ -175,12 +175,15 @@ def docker_run(folder: Path, *options: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def emulated(
-    docker: Program, installed: Callable[[str, str], Program], archive: Path, description: dict[str, Any]
+    docker: Program,
+    installed: Callable[[str, str], Program],
+    archive: Path,
+    description: dict[str, Any],
 ) -> Callable[[Path], list[str]]:
     """The same for the image of another processor, which Docker runs by emulation."""
     others = [platform for platform in description["platforms"] if platform != PLATFORM]
     if not others:
-        pytest.skip("the image is for this machine alone: its interpreter comes from here")
+        pytest.skip(f"{NAME} is for this machine alone: its interpreter comes from here")
     name = f"{description['reference'].partition(':')[0]}:foreign"
     # `docker load` takes this machine's.
     with tempfile.TemporaryDirectory() as scratch:

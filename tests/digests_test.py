@@ -13,12 +13,15 @@ EXPECTED = json.loads(Path("images/digests.json").read_text())
 
 @pytest.mark.parametrize("platform", ["linux/amd64", "linux/arm64"])
 def test_the_digest_is_the_expected_one(description: dict[str, Any], platform: str):
+    name = description["reference"].partition(":")[0]
     image = description["platforms"].get(platform)
     if image is None or "oci.interpreter" in image["labels"]:
-        pytest.skip("made with this machine's own interpreter, or not at all: no digest is expected")
-    expected = EXPECTED.get(description["reference"].partition(":")[0], {}).get(platform)
+        pytest.skip(
+            f"{name}: this machine's own interpreter, and none for others: no digest expected"
+        )
+    expected = EXPECTED.get(name, {}).get(platform)
     if expected is None:
-        pytest.skip("never built of its pins before: `make digests` would note its digest")
+        pytest.skip(f"{name}: never built of its pins before: `make digests` would note its digest")
     assert image["digest"] == expected, (
         "the image is not what images/digests.json says: run `make digests`, and commit what changes "
         "if it was meant to"

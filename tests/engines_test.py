@@ -95,8 +95,8 @@ def test_skopeo_takes_each_platform(
     for platform, image in description["platforms"].items():
         architecture = f"--override-arch={platform.rpartition('/')[2]}"
         copy = f"dir:{scratch}/{architecture}"
-        options = (f"--tmpdir={scratch}", "--insecure-policy", architecture, "copy", "--quiet")
-        skopeo(*options, f"oci-archive:{archive}", copy)
+        flags = (f"--tmpdir={scratch}", "--insecure-policy", architecture)
+        skopeo(*flags, "copy", "--quiet", f"oci-archive:{archive}", copy)
         manifest = (scratch / architecture / "manifest.json").read_bytes()
         assert f"sha256:{hashlib.sha256(manifest).hexdigest()}" == image["digest"]
 

@@ -144,7 +144,9 @@ def test_documents_follow_the_oci_schemas(name, tar, layout, index, manifest, co
     jsonschema.Draft4Validator(schema(f"{kind}-schema.json"), registry=registry).validate(found)
 
 
-def test_image_json_describes_what_is_there(description, platform, tar, layout, manifest, config, layers):
+def test_image_json_describes_what_is_there(
+    description, platform, tar, layout, manifest, config, layers
+):
     assert description["reference"] == "numerai_predict_py_3_11:latest"
     assert description["digest"] == Hashed(content(tar, blob(layout["manifests"][0]))).finish()
     assert f"{config['os']}/{config['architecture']}" == platform

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import email
 import re
-import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,7 +18,6 @@ from urllib.parse import urlencode
 import cloudpickle
 import pandas as pd
 import pytest
-from predictions import expected, predicted
 
 Done = subprocess.CompletedProcess[str]
 

@@ -88,6 +88,6 @@ def test_without_any_engine_it_says_what_to_install(engine, tmp_path):
     *command, archive = engine("docker", "podman", "bubblewrap")
     argv = [*command, "--bubblewrap=/gone", archive]
     done = run(argv, tmp_path, PATH=str(tmp_path))
-    assert done.returncode == 1
+    assert done.returncode == 125
     assert "tried docker, podman, bubblewrap. Install Docker or Podman" in done.stderr
     assert not done.stdout

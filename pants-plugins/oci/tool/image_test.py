@@ -133,8 +133,7 @@ def test_an_image_of_two_platforms_is_an_index(
     assert top["mediaType"] == "application/vnd.oci.image.index.v1+json"
     assert image.summary["digest"] == top["digest"]
     manifests = {
-        f"linux/{each['platform']['architecture']}": each
-        for each in image.blob(top)["manifests"]
+        f"linux/{each['platform']['architecture']}": each for each in image.blob(top)["manifests"]
     }
     assert manifests.keys() == {*platforms} == image.summary["platforms"].keys()
     for platform, descriptor in manifests.items():
@@ -150,7 +149,8 @@ def test_an_image_of_two_platforms_is_an_index(
 def test_layers_say_what_the_image_is_to_be_labelled_with(
     layers: list[Path], tmp_path: Path
 ) -> None:
-    for number, facts in enumerate(({"labels": {"a": "1"}}, {"missing": ["z", "b"]})):
+    told: list[dict[str, Any]] = [{"labels": {"a": "1"}}, {"missing": ["z", "b"]}]
+    for number, facts in enumerate(told):
         description = layers[number] / "layer.json"
         description.write_text(json.dumps({**json.loads(description.read_text()), **facts}))
     image = Image(layers, tmp_path / "image")

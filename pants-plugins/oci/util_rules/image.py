@@ -30,7 +30,6 @@ from oci.util_rules.layer import Layer, LayerOf
 from oci.util_rules.platform import PLATFORMS, host_platform
 from oci.util_rules.toolchain import ToolProcess
 
-
 logger = logging.getLogger(__name__)
 
 
