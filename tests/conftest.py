@@ -144,7 +144,8 @@ def trained(
 
 
 def interpreter() -> str:
-    of_pyenv = sorted(Path.home().glob(f".pyenv/versions/{MINOR}.*/bin/python{MINOR}"))
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    of_pyenv = sorted(pyenv.glob(f"versions/{MINOR}.*/bin/python{MINOR}"))
     found = str(of_pyenv[-1]) if of_pyenv else shutil.which(f"python{MINOR}")
     if not found:
         pytest.skip(f"no Python {MINOR} here; pyenv installs it")

@@ -20,6 +20,7 @@ from oci import register
 from oci.goals.package import PackageImageFieldSet
 from oci.goals.test import ImageTestFieldSet, ImageTestFiles, ImageTestRequest
 from oci.util_rules.debian_packages import DebianMirrors, SuiteMirrorsRequest
+from oci.util_rules.image import ImagePlatforms, ImagePlatformsRequest
 from oci.util_rules.layer import Layer, LayerOf
 
 LOCK = "3rdparty/debian/bookworm.lock"
@@ -40,6 +41,7 @@ def image_runner(*, mirror: str = "", options: Iterable[str] = ()) -> RuleRunner
             QueryRule(ImageTestFiles, [ImageTestFieldSet]),
             QueryRule(TestResult, [ImageTestRequest.Batch]),
             QueryRule(DebianMirrors, [SuiteMirrorsRequest]),
+            QueryRule(ImagePlatforms, [ImagePlatformsRequest]),
             QueryRule(Layer, [LayerOf]),
         ],
         target_types=[

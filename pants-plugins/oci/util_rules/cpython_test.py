@@ -28,6 +28,7 @@ from oci.testutil.elf import make_elf
 from oci.testutil.image_runner import image_runner
 from oci.util_rules.cpython import LABEL, _unreachable
 from oci.util_rules.host_interpreter import _fingerprint, _probed
+from oci.util_rules.image import ImagePlatforms, ImagePlatformsRequest
 from oci.util_rules.layer import Layer, LayerOf
 from oci.util_rules.platform import PLATFORMS, ImagePlatform, host_platform
 
@@ -53,6 +54,13 @@ standalone_python_interpreter(
     name="another", lock="cpython.lock", version="3.99", base=[":base"]
 )
 python_sources_layer(name="sources", interpreter=":python", dependencies=["src/one"])
+oci_image(
+    name="image",
+    repository="image",
+    platforms={[*PLATFORMS]},
+    layers=[":base", ":python"],
+    entrypoint=["/usr/bin/python3"],
+)
 """
 
 
@@ -93,18 +101,16 @@ class Repository:
         for name in names:
             (self.interpreters / name).symlink_to(EXECUTABLE)
 
-    def layer(
+    def choose(
         self,
-        name: str,
         source: str,
         *,
         archive: bytes | None = None,
         pin: Mapping[str, Any] = FrozenDict(),
         version: str = VERSION,
-        platform: ImagePlatform = HERE,
         mirror: str = "",
-    ) -> dict[str, Any]:
-        """The layer's description, and what it holds as "members".
+    ) -> None:
+        """Writes the lock and sets the options.
 
         `pin` and `version` are what the lock says of the `archive`, where that is not the truth.
         """
@@ -135,6 +141,18 @@ class Repository:
             env={"DEBIAN_MIRROR": self.mirrors, "CPYTHON_MIRROR": mirror},
             env_inherit={"PATH", "HOME"},
         )
+
+    def platforms(self, source: str, **lock: Any) -> tuple[str, ...]:
+        """Those that the image of both can be built for."""
+        self.choose(source, **lock)
+        request = ImagePlatformsRequest(Address("images", target_name="image"))
+        return self.runner.request(ImagePlatforms, [request]).names
+
+    def layer(
+        self, name: str, source: str, *, platform: ImagePlatform = HERE, **lock: Any
+    ) -> dict[str, Any]:
+        """The layer's description, and what it holds as "members"."""
+        self.choose(source, **lock)
         request = LayerOf(Address("images", target_name=name), platform)
         contents = self.runner.request(
             DigestContents, [self.runner.request(Layer, [request]).digest]
@@ -290,6 +308,25 @@ def test_this_machines_interpreter_is_for_this_machines_platform(repository: Rep
     says = repository.refusal("python", "host", platform=ELSEWHERE)
     assert f"needs CPython {MINOR} for {ELSEWHERE.name}" in says
     assert f"this machine's interpreters: they run on {HERE.name}" in says
+
+
+def test_an_image_is_built_for_the_platforms_that_have_an_interpreter(
+    repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    repository.install(f"python{MINOR}")
+    assert repository.platforms("pinned") == repository.platforms("auto") == (*PLATFORMS,)
+    assert not caplog.records
+    assert repository.platforms("host") == (HERE.name,)
+    (warning,) = (record for record in caplog.records if record.levelno >= logging.WARNING)
+    assert f"images:image: {ELSEWHERE.name} is left out" in warning.getMessage()
+
+
+def test_pins_that_are_not_to_be_had_leave_no_platform_out(repository: Repository) -> None:
+    repository.install(f"python{MINOR}")
+    pin = {"sha256": hashlib.sha256(b"nobody has it").hexdigest(), "url": "file:///nowhere/a.gz"}
+    with pytest.raises(ExecutionError, match="needs CPython"):
+        repository.platforms("pinned", pin=pin)
+    assert repository.platforms("auto", pin=pin) == (HERE.name,)
 
 
 def test_an_interpreter_that_is_another_one_than_its_name_says(repository: Repository) -> None:
