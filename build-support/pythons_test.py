@@ -97,6 +97,7 @@ def test_the_workflow_asks_make_which_pythons_there_are() -> None:
     [
         ("3rdparty/python", "python_requirements", ""),
         ("images", "oci_image", ""),
+        ("tests", "python_tests", ""),
         ("src/numerai_predict", "pex_binary", ""),
         ("src/numerai_predict", "python_sources", "-sources"),
         ("src/numerai_predict", "python_tests", "-tests"),

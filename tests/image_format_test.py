@@ -230,6 +230,12 @@ def test_no_layer_hides_what_another_holds(layers):
     assert len(names) == len(merged)
 
 
+def test_an_image_without_packages_is_small(layers):
+    sizes = {layer.description["what"]: layer.description["unpacked"] for layer in layers}
+    # python:3.11-slim has about 130 MB.
+    assert sizes["os"] + sizes["cpython311"] < 60_000_000
+
+
 @pytest.mark.parametrize("what", ["py311-predictor", "py311-models"])
 def test_a_layer_holds_exactly_the_pinned_packages(what, layers):
     (layer,) = (layer for layer in layers if layer.description["what"] == what)

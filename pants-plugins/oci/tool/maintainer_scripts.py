@@ -34,10 +34,12 @@ def standard_folders(tree: Tree) -> None:
 
 
 def ca_bundle(tree: Tree) -> None:
-    """ca-certificates: one file of all certificates, where OpenSSL and libcurl look for it."""
+    """ca-certificates: one file of all certificates, where OpenSSL and libcurl look for it, Debian's and
+    that of python-build-standalone."""
     certificates = [entry.read() for path, entry in tree.files() if path.startswith(TRUSTED)]
     tree.file(BUNDLE, b"".join(pem.rstrip(b"\n") + b"\n" for pem in certificates))
-    tree.link("usr/lib/ssl/cert.pem", f"/{BUNDLE}")
+    for folder in ("usr/lib/ssl", "etc/ssl"):
+        tree.link(f"{folder}/cert.pem", f"/{BUNDLE}")
     tree.link("usr/lib/ssl/certs", "/etc/ssl/certs")
 
 

@@ -42,6 +42,7 @@ def test_ca_bundle() -> None:
     )
     assert entries[BUNDLE] == Entry(0o644, b"A\nZ\n")
     assert entries["usr/lib/ssl/cert.pem"].target == f"/{BUNDLE}"
+    assert entries["etc/ssl/cert.pem"].target == f"/{BUNDLE}"
 
 
 def test_users() -> None:
