@@ -117,6 +117,11 @@ def processes_share_work_among_the_cores() -> None:
 
 
 @check
+def packages_cannot_be_installed() -> None:
+    assert not importlib.util.find_spec("pip"), "pip can be imported"
+
+
+@check
 def compiled_files_are_of_their_modules() -> None:
     # The first folder is this file's.
     found = (module for folder in sys.path[1:] for module in Path(folder).rglob("*.py"))

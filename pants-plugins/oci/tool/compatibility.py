@@ -163,8 +163,7 @@ def _interpreter_problems(layers: Sequence[Dict[str, Any]], image: _Image) -> It
         elif wanted is not None and wanted not in image.pythons:
             yield (
                 f"{layer['what']} is for Python {wanted}, the image has "
-                f"{' and '.join(image.pythons)}. "
-                "Build it for the image's `python_interpreter`"
+                f"{' and '.join(image.pythons)}. Build it for the image's interpreter"
             )
 
 
