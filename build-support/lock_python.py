@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +23,7 @@ from pip._internal.commands import create_command
 from poetry.console.application import Application
 from poetry.core.constraints.version import parse_constraint
 from poetry.core.packages.package import Package
-from poetry.core.version.markers import BaseMarker, parse_marker
+from poetry.core.version.markers import BaseMarker, EmptyMarker, parse_marker
 from poetry.factory import Factory
 from poetry.packages.transitive_package_info import TransitivePackageInfo
 from poetry.poetry import Poetry
@@ -36,10 +37,15 @@ OPTIONS = f"{FOLDER}/pythons.toml"
 IMAGES = "src/numerai_predict/images.py"
 # What poetry.lock cannot hold has a lock of its own: NAME.in -> NAME.txt, from this Python upwards.
 OWN_LOCKS = {"numerai-tools": "3.11", "pants": "3.7"}
-PREDICTOR, MODELS, TESTS = map(canonicalize_name, ("main", "models", "tests"))
+# Dependency groups.
+PREDICTOR, TABULAR, FULL, TESTS = map(canonicalize_name, ("main", "tabular", "full", "tests"))
+# What numerai-predict pins for one Python only bounds what others ask for.
+BOUNDS = re.compile(r"python-3-\d+")
 
 Locked = dict[Package, TransitivePackageInfo]
 Groups = set[NormalizedName]
+# A flavour's layers by name, each with patterns of its packages' names.
+Layers = dict[str, dict[str, list[str]]]
 
 
 def notice(source: str) -> str:
@@ -54,13 +60,13 @@ def exports(root: Path) -> dict[str, str]:
     lines: dict[str, set[str]] = {}
     for python in pythons:
         name = resolve_of(python)
-        predictor = requirements(locked, {PREDICTOR}, python)
         lines[name] = requirements(locked, {PREDICTOR, TESTS}, python)
-        lines[f"{name}-predictor"] = predictor
-        lines[f"{name}-models"] = requirements(locked, {PREDICTOR, MODELS}, python) - predictor
-    for tool in set(poetry.package.dependency_group_names()) - {PREDICTOR, MODELS, TESTS}:
-        lines[f"tools/{tool}"] = tool_requirements(locked, tool, oldest=pythons[0])
-    files = {"requirements.txt": poetry_export(poetry), **lists(pythons)}
+        for layer, packages in layers(locked, python, settings(root)).items():
+            lines[f"{name}/{layer}"] = packages
+    for tool in sorted(set(poetry.package.dependency_group_names()) - {PREDICTOR, TABULAR, FULL, TESTS}):
+        if not BOUNDS.fullmatch(tool):
+            lines[f"tools/{tool}"] = tool_requirements(locked, tool, oldest=pythons[0])
+    files = {"requirements.txt": poetry_export(poetry), **lists(pythons, layer_names(root))}
     for name in sorted(lines):
         files[f"{FOLDER}/{name}.txt"] = notice("poetry.lock") + "".join(sorted(lines[name]))
     return files
@@ -77,6 +83,20 @@ def project(root: Path) -> dict[str, Any]:
     return tomlkit.parse((root / "pyproject.toml").read_text()).unwrap()["project"]
 
 
+def settings(root: Path) -> dict[str, Any]:
+    """What pyproject.toml says of the images."""
+    return tomlkit.parse((root / "pyproject.toml").read_text()).unwrap()["tool"]["numerai-predict"]
+
+
+def layer_names(root: Path) -> dict[str, list[str]]:
+    """Each flavour's layers of packages, from the lowest up."""
+    named = settings(root)["layers"]
+    return {
+        "tabular": ["predictor", *named["tabular"], "tabular"],
+        "full": [*named["full"], "full"],
+    }
+
+
 def specifier(pythons: list[str]) -> str:
     """`>=3.10,<3.14`, from the oldest to the newest."""
     return f">={pythons[0]},<3.{int(pythons[-1][2:]) + 1}"
@@ -86,8 +106,8 @@ def resolve_of(python: str) -> str:
     return "py" + python.replace(".", "")
 
 
-def lists(pythons: list[str]) -> dict[str, str]:
-    """The versions in the words of those who cannot read pyproject.toml: BUILD files, Pants'
+def lists(pythons: list[str], layers: dict[str, list[str]]) -> dict[str, str]:
+    """The versions and layers in the words of those who cannot read pyproject.toml: BUILD files, Pants'
     options, the predictor inside an image."""
     resolves = {resolve_of(python): f"{FOLDER}/{resolve_of(python)}.txt" for python in pythons}
     constraints = {resolve_of(python): [f"CPython=={python}.*"] for python in pythons}
@@ -99,20 +119,77 @@ def lists(pythons: list[str]) -> dict[str, str]:
         # What parses everybody's code and libraries.
         "mypy": {"interpreter_constraints": [f"CPython>=3.11,{specifier(pythons).split(',')[1]}"]},
     }
-    quoted = ", ".join(f'"{python}"' for python in pythons)
     pairs = ", ".join(f"({python.replace('.', ', ')})" for python in pythons)
     head = notice("pyproject.toml")
     return {
-        PRELUDE: f"{head}PYTHONS = ({quoted})\n",
+        PRELUDE: f"{head}PYTHONS = ({quoted(pythons)})\n" + "".join(layer_lists(layers)),
         OPTIONS: head + tomlkit.dumps(options),
         IMAGES: f"{head}IMAGES: tuple[tuple[int, int], ...] = ({pairs})\n",
     }
 
 
+def layer_lists(layers: dict[str, list[str]]) -> Iterator[str]:
+    # Pants takes only values that are hashable.
+    for flavour, names in layers.items():
+        yield f"{flavour.upper()}_LAYERS = ({quoted(names)})\n"
+
+
+def quoted(values: list[str]) -> str:
+    return ", ".join(f'"{value}"' for value in values)
+
+
 def poetry_export(poetry: Poetry) -> str:
+    """What a machine needs to make pickles for the tabular images."""
+    exporter = Exporter(poetry, NullIO()).only_groups({PREDICTOR, TABULAR})
     with TemporaryDirectory() as folder:
-        Exporter(poetry, NullIO()).export("requirements.txt", Path(folder), "requirements.txt")
+        exporter.export("requirements.txt", Path(folder), "requirements.txt")
         return (Path(folder) / "requirements.txt").read_text()
+
+
+def layers(locked: Locked, python: str, settings: dict[str, Any]) -> dict[str, set[str]]:
+    """Each layer's lines for one Python."""
+    names = [layer for layers in settings["layers"].values() for layer in layers]
+    found: dict[str, set[str]] = {name: set() for name in ("predictor", *names, "tabular", "full")}
+    for package, info in locked.items():
+        marker = installed_for(package, locked, python, settings)
+        if not marker.is_empty():
+            layer = layer_of(package, info, python, settings["layers"])
+            found[layer].add(requirement(package, marker))
+    return found
+
+
+def installed_for(
+    package: Package, locked: Locked, python: str, settings: dict[str, Any]
+) -> BaseMarker:
+    """On which machines a package is in an image of this Python."""
+
+    def wanted(name: NormalizedName) -> Iterator[BaseMarker]:
+        for package, info in locked.items():
+            if package.name == name:
+                yield only_for(info.get_marker({PREDICTOR, TABULAR, FULL}), python)
+
+    if package.name in settings["left-out"]:
+        return EmptyMarker()
+    marker = only_for(locked[package].get_marker({PREDICTOR, TABULAR, FULL}), python)
+    for superseding in wanted(settings["superseded"].get(package.name)):
+        marker = marker.intersect(superseding.invert())
+    return marker
+
+
+def layer_of(package: Package, info: TransitivePackageInfo, python: str, layers: Layers) -> str:
+    """The layer that names a package among those of its flavour; else the predictor's, if that
+    needs it, or the one that is called like the flavour."""
+    for group, rest in ((PREDICTOR, "predictor"), (TABULAR, "tabular")):
+        if not only_for(info.get_marker({group}), python).is_empty():
+            return naming(package, layers["tabular"]) or rest
+    return naming(package, layers["full"]) or "full"
+
+
+def naming(package: Package, layers: dict[str, list[str]]) -> str | None:
+    for layer, patterns in layers.items():
+        if any(fnmatchcase(package.name, pattern) for pattern in patterns):
+            return layer
+    return None
 
 
 def requirements(locked: Locked, groups: Groups, python: str) -> set[str]:
@@ -205,7 +282,8 @@ def own_lock(root: Path, name: str, index: str, update: bool) -> str:
 
 def orphans(root: Path, expected: Iterable[str]) -> list[str]:
     """Exports of a group or Python that is gone."""
-    files = [*(root / FOLDER).glob("py3*.txt"), *(root / FOLDER / "tools").glob("*.txt")]
+    globs = ("py3*.txt", "py3*/*.txt", "tools/*.txt")
+    files = [file for glob in globs for file in (root / FOLDER).glob(glob)]
     return sorted({file.relative_to(root).as_posix() for file in files} - set(expected))
 
 
