@@ -56,17 +56,17 @@ def exports(root: Path) -> dict[str, str]:
     """Path -> content of every file that follows from pyproject.toml and poetry.lock."""
     poetry = Factory().create_poetry(root, disable_plugins=True)
     locked = poetry.locker.locked_packages()
-    pythons = python_versions(root)
+    pythons, images = python_versions(root), settings(root)
     lines: dict[str, set[str]] = {}
     for python in pythons:
         name = resolve_of(python)
         lines[name] = requirements(locked, {PREDICTOR, TESTS}, python)
-        for layer, packages in layers(locked, python, settings(root)).items():
+        for layer, packages in layers(locked, python, images).items():
             lines[f"{name}/{layer}"] = packages
     for tool in sorted(set(poetry.package.dependency_group_names()) - {PREDICTOR, TABULAR, FULL, TESTS}):
         if not BOUNDS.fullmatch(tool):
             lines[f"tools/{tool}"] = tool_requirements(locked, tool, oldest=pythons[0])
-    files = {"requirements.txt": poetry_export(poetry), **lists(pythons, layer_names(root))}
+    files = {"requirements.txt": poetry_export(poetry), **lists(pythons, layer_names(images))}
     for name in sorted(lines):
         files[f"{FOLDER}/{name}.txt"] = notice("poetry.lock") + "".join(sorted(lines[name]))
     return files
@@ -88,12 +88,12 @@ def settings(root: Path) -> dict[str, Any]:
     return tomlkit.parse((root / "pyproject.toml").read_text()).unwrap()["tool"]["numerai-predict"]
 
 
-def layer_names(root: Path) -> dict[str, list[str]]:
+def layer_names(settings: dict[str, Any]) -> dict[str, list[str]]:
     """Each flavour's layers of packages, from the lowest up."""
-    named = settings(root)["layers"]
+    named = settings["layers"]
     return {
-        "tabular": ["predictor", *named["tabular"], "tabular"],
-        "full": [*named["full"], "full"],
+        "tabular": ["predictor", *named["tabular"], "tabular-rest"],
+        "full": [*named["full"], "full-rest"],
     }
 
 
@@ -148,8 +148,8 @@ def poetry_export(poetry: Poetry) -> str:
 
 def layers(locked: Locked, python: str, settings: dict[str, Any]) -> dict[str, set[str]]:
     """Each layer's lines for one Python."""
-    names = [layer for layers in settings["layers"].values() for layer in layers]
-    found: dict[str, set[str]] = {name: set() for name in ("predictor", *names, "tabular", "full")}
+    names = (name for flavour in layer_names(settings).values() for name in flavour)
+    found: dict[str, set[str]] = {name: set() for name in names}
     for package, info in locked.items():
         marker = installed_for(package, locked, python, settings)
         if not marker.is_empty():
@@ -178,11 +178,11 @@ def installed_for(
 
 def layer_of(package: Package, info: TransitivePackageInfo, python: str, layers: Layers) -> str:
     """The layer that names a package among those of its flavour; else the predictor's, if that
-    needs it, or the one that is called like the flavour."""
-    for group, rest in ((PREDICTOR, "predictor"), (TABULAR, "tabular")):
+    needs it, or the rest of its flavour."""
+    for group, rest in ((PREDICTOR, "predictor"), (TABULAR, "tabular-rest")):
         if not only_for(info.get_marker({group}), python).is_empty():
             return naming(package, layers["tabular"]) or rest
-    return naming(package, layers["full"]) or "full"
+    return naming(package, layers["full"]) or "full-rest"
 
 
 def naming(package: Package, layers: dict[str, list[str]]) -> str | None:
