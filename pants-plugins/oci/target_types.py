@@ -175,6 +175,15 @@ class RequirementsField(StringField):
     )
 
 
+class PackagesOmitField(OmitField):
+    help = help_text("""
+        Patterns of paths in `site_packages` to leave out, such as `*/tests` or `torch/include`.
+
+        A pattern also covers what is below a folder, and `*` any number of folders; a later
+        `!pattern` takes paths back in. Files are left out before modules are compiled.
+        """)
+
+
 class OptionalLibrariesField(StringSequenceField):
     alias = "optional_libraries"
     default = ()
@@ -192,6 +201,7 @@ class PythonPackagesLayer(Target):
         *COMMON_TARGET_FIELDS,
         InterpreterField,
         RequirementsField,
+        PackagesOmitField,
         OptionalLibrariesField,
         EnvironmentField,
     )

@@ -16,7 +16,7 @@ from .deflate import compressor
 from .image import write_image
 from .interpreter import PREFIX, archived, check_version, copied, interpreter_tree
 from .layer import Tree, read_layer, write_layer
-from .python import installed_tree, not_installed, source_tree
+from .python import installed_packages, not_installed, source_tree
 
 
 def unpack(args: argparse.Namespace) -> None:
@@ -66,15 +66,16 @@ def interpreter(args: argparse.Namespace) -> None:
 
 def packages(args: argparse.Namespace) -> None:
     image = (args.for_python, args.platform, args.site_packages)
-    tree = installed_tree(args.requirements, args.uv, args.python, *image)
-    installed = wheels(tree)
+    installed = installed_packages(args.requirements, args.uv, args.python, *image, args.omit)
+    found = wheels(installed.tree)
     facts = {
         "for_python": args.for_python,
-        "wheels": installed,
-        "missing": not_installed(args.requirements, [wheel["name"] for wheel in installed]),
+        "wheels": found,
+        "missing": not_installed(args.requirements, [wheel["name"] for wheel in found]),
         "optional_libraries": args.optional_library,
+        "omitted": installed.omitted,
     }
-    _write(args, tree, facts)
+    _write(args, installed.tree, facts)
 
 
 def sources(args: argparse.Namespace) -> None:
@@ -149,6 +150,7 @@ def main() -> None:
     command.add_argument("--uv", type=Path, required=True)
     command.add_argument("--for-python", required=True, help="the interpreter's minor version")
     command.add_argument("--platform", required=True)
+    command.add_argument("--omit", action="append", default=[])
     command.add_argument("--optional-library", action="append", default=[])
     command.add_argument("--site-packages", required=True)
     command.set_defaults(run_command=packages)

@@ -83,7 +83,7 @@ class Tree:
         return ((path, entry) for path, entry in sorted(self.entries.items()) if entry.is_file)
 
     def add_folder(self, source: Path, prefix: str) -> None:
-        """Adds what is in `source`, a real folder, under `prefix`.
+        """Adds what is in `source`, a real folder, under `prefix`; "" is the root.
 
         Of the modes only "executable or not" is kept: the rest is the umask of this machine.
         """
@@ -92,7 +92,7 @@ class Tree:
             for name in files:
                 path = Path(folder, name)
                 executable = path.stat().st_mode & stat.S_IXUSR
-                where = f"{prefix}/{path.relative_to(source).as_posix()}"
+                where = str(PurePosixPath(prefix, path.relative_to(source).as_posix()))
                 self.file(where, path, 0o755 if executable else 0o644)
 
     def without(self, patterns: Sequence[str]) -> Tree:

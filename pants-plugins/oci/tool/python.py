@@ -7,30 +7,43 @@ import io
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Dict, Iterable, List, Sequence
 
 from .bytecode import compile_tree
 from .layer import Tree
 
+# What uv adds of its own: console scripts, which name the interpreter of this machine and which
+# nothing in an image calls, and its lock.
+UVS_OWN = ("bin", ".lock")
 
-def installed_tree(
+
+@dataclass(frozen=True)
+class Installed:
+    """Installed packages; `omitted` counts the `files` and `bytes` that were left out of them."""
+
+    tree: Tree
+    omitted: Dict[str, int]
+
+
+def installed_packages(
     requirements: Path,
     uv: Path,
     python: Sequence[str],
     version: str,
     platform: str,
     site_packages: str,
-) -> Tree:
+    omit: Sequence[str],
+) -> Installed:
     """The packages of a hash-pinned requirements file, at `site_packages` in the image.
 
     uv installs for the image's Python `version` and `platform`; `python` is the command of an
-    interpreter of that version, for this machine. Raises SystemExit where a package has no fitting
-    wheel.
+    interpreter of that version, for this machine. What fits the patterns `omit`, relative to
+    `site_packages`, is left out. Raises SystemExit where a package has no fitting wheel.
     """
     target = Path("installed")
     # fmt: off
@@ -46,9 +59,11 @@ def installed_tree(
     sys.stderr.write(result.stderr)
     if result.returncode:
         raise SystemExit(_failure(result.stderr, requirements, version, platform))
-    _drop_scripts(target)
+    _drop(target, UVS_OWN)
+    omitted = _drop(target, omit)
+    _shorten_records(target)
     compile_tree(target, site_packages, python)
-    return _tree(target, site_packages)
+    return Installed(_tree(target, site_packages), omitted)
 
 
 def not_installed(requirements: Path, installed: Iterable[str]) -> List[str]:
@@ -119,13 +134,22 @@ def _program(command: Sequence[str]) -> Path:
     return script
 
 
-def _drop_scripts(target: Path) -> None:
-    """Console scripts name the interpreter of this machine, and nothing in an image calls them."""
-    shutil.rmtree(target / "bin", ignore_errors=True)
-    (target / ".lock").unlink(missing_ok=True)
+def _drop(folder: Path, patterns: Sequence[str]) -> Dict[str, int]:
+    """Deletes what fits a pattern (`Tree.without`); returns how many `files` and `bytes` it was."""
+    held = _tree(folder, "")
+    kept = held.without(patterns).entries
+    dropped = [folder / path for path, _ in held.files() if path not in kept]
+    size = sum(file.stat().st_size for file in dropped)
+    for file in dropped:
+        file.unlink()
+    return {"files": len(dropped), "bytes": size}
+
+
+def _shorten_records(target: Path) -> None:
+    """Leaves in the lists of installed files what is still there."""
     for record in target.glob("*.dist-info/RECORD"):
         rows = csv.reader(io.StringIO(record.read_text()))
-        kept = sorted(row for row in rows if not row[0].startswith("bin/"))
+        kept = sorted(row for row in rows if (target / row[0]).exists())
         out = io.StringIO()
         csv.writer(out, lineterminator="\n").writerows(kept)
         record.write_text(out.getvalue())

@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import hashlib
 import marshal
+import shutil
 import sys
 import zipfile
 from pathlib import Path
+from typing import Sequence
 
 import pytest
 from uv import find_uv_bin
 
 from oci.tool.compatibility import wheels
 from oci.tool.layer import Tree
-from oci.tool.python import installed_tree, not_installed, source_tree
+from oci.tool.python import Installed, installed_packages, not_installed, source_tree
 
 SITE_PACKAGES = "/usr/local/lib/python3.11/dist-packages"
 ROOT = SITE_PACKAGES.lstrip("/")
@@ -42,6 +44,12 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / WHEEL
 
 
+def add_to_tiny(files: dict[str, str]) -> None:
+    with zipfile.ZipFile(WHEEL, "a") as archive:
+        for path, content in files.items():
+            archive.writestr(path, content)
+
+
 def another_wheel(name: str, tag: str) -> str:
     """Makes it where uv finds it, and returns its hash."""
     file = Path(f"{name}-1-{tag}.whl")
@@ -53,21 +61,62 @@ def another_wheel(name: str, tag: str) -> str:
     return f"--hash=sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
-def install(wheel: Path, version: str = "3.11", pin: str = "", machine: str = "x86_64") -> Tree:
+def install(
+    wheel: Path,
+    version: str = "3.11",
+    pin: str = "",
+    machine: str = "x86_64",
+    omit: Sequence[str] = (),
+) -> Installed:
     pin = pin or f"tiny==1 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
     Path("pins.txt").write_text(f"{pin}\n")
     image = (version, f"{machine}-manylinux_2_36", SITE_PACKAGES)
-    return installed_tree(Path("pins.txt"), Path(find_uv_bin()), [sys.executable], *image)
+    uv = Path(find_uv_bin())
+    return installed_packages(Path("pins.txt"), uv, [sys.executable], *image, omit)
+
+
+def contents(tree: Tree) -> dict[str, bytes]:
+    return {path[len(ROOT) + 1 :]: entry.read() for path, entry in tree.files()}
+
+
+def recorded(files: dict[str, bytes]) -> set[str]:
+    return {line.split(",")[0] for line in files["tiny-1.dist-info/RECORD"].decode().split()}
 
 
 def test_packages_are_compiled_and_have_no_console_scripts(wheel: Path) -> None:
-    files = {path[len(ROOT) + 1 :]: entry.read() for path, entry in install(wheel).files()}
+    files = contents(install(wheel).tree)
     modules = {path for path in files if not path.startswith("tiny-1.dist-info/")}
     assert modules == {
         *("tiny/__init__.py", f"tiny/__pycache__/__init__.{TAG}.pyc", "tiny/bin/data"),
     }
-    recorded = {line.split(",")[0] for line in files["tiny-1.dist-info/RECORD"].decode().split()}
-    assert recorded == {path for path in files if not path.endswith(".pyc")}
+    assert recorded(files) == {path for path in files if not path.endswith(".pyc")}
+
+
+@pytest.mark.parametrize(
+    "omit, dropped",
+    [
+        ((), {}),
+        (("*/tests",), {"tiny/tests/__init__.py": 6, "tiny/deep/tests/data/a.csv": 3}),
+        (("*/tests", "!tiny/deep/tests"), {"tiny/tests/__init__.py": 6}),
+        (("tiny/deep", "elsewhere"), {"tiny/deep/tests/data/a.csv": 3}),
+    ],
+    ids=["nothing", "anywhere", "taken-back", "one-folder"],
+)
+def test_what_is_omitted_is_neither_there_nor_recorded(
+    wheel: Path, omit: Sequence[str], dropped: dict[str, int]
+) -> None:
+    add_to_tiny({"tiny/tests/__init__.py": "b = 2\n", "tiny/deep/tests/data/a.csv": "1,2"})
+    everything = contents(install(wheel).tree).keys()
+    shutil.rmtree("installed")
+    installed = install(wheel, omit=omit)
+    files = contents(installed.tree)
+    # Nor is it compiled.
+    gone = {*dropped}
+    if "tiny/tests/__init__.py" in dropped:
+        gone.add(f"tiny/tests/__pycache__/__init__.{TAG}.pyc")
+    assert everything - files.keys() == gone
+    assert recorded(files) == {path for path in files if not path.endswith(".pyc")}
+    assert installed.omitted == {"files": len(dropped), "bytes": sum(dropped.values())}
 
 
 @pytest.mark.parametrize(
@@ -96,7 +145,7 @@ def test_a_package_without_a_wheel_for_the_machine_is_named(
     both += " " + another_wheel("both", "cp311-cp311-manylinux_2_17_aarch64")
     only = another_wheel("only_amd64", "cp311-cp311-manylinux_2_17_x86_64")
     pin = f"both==1 {both}\nOnly.amd64==1 \\\n    {only}"
-    assert len(wheels(install(wheel, pin=pin))) == 2
+    assert len(wheels(install(wheel, pin=pin).tree)) == 2
     shown = "uv could not install only-amd64 of pins.txt .* aarch64-manylinux_2_36; .* has a wheel"
     with pytest.raises(SystemExit, match=shown):
         install(wheel, pin=pin, machine="aarch64")
@@ -114,7 +163,7 @@ def test_what_markers_keep_from_a_machine_is_known(
         f"Only.amd64==1 ; platform_machine == 'x86_64' \\\n    {only}\n"
         f"windows==1 ; sys_platform == 'win32' {only}"
     )
-    names = [wheel["name"] for wheel in wheels(install(wheel, pin=pin, machine=machine))]
+    names = [wheel["name"] for wheel in wheels(install(wheel, pin=pin, machine=machine).tree)]
     assert not_installed(Path("pins.txt"), names) == missing
 
 

@@ -34,6 +34,7 @@ from pants.util.frozendict import FrozenDict
 from oci.target_types import (
     InterpreterField,
     OptionalLibrariesField,
+    PackagesOmitField,
     RequirementsField,
     SourcesLayerDependencies,
 )
@@ -56,6 +57,7 @@ class PythonPackagesLayerFieldSet(FieldSet):
 
     interpreter: InterpreterField
     requirements: RequirementsField
+    omit: PackagesOmitField
     optional_libraries: OptionalLibrariesField
 
 
@@ -111,6 +113,7 @@ async def build_packages_layer(
                     f"--platform={request.platform.wheels}",
                     f"--site-packages={interpreter.site_packages}",
                 ),
+                *(f"--omit={pattern}" for pattern in fields.omit.value or ()),
                 *(f"--optional-library={name}" for name in fields.optional_libraries.value or ()),
             ),
             input_digest=digest,
