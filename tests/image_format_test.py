@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -109,6 +110,14 @@ class Layer:
             "size": packed.size,
             "unpacked": unpacked.size,
         }
+        if packages := sorted(found for member in self.members for found in installed(member.name)):
+            self.description["packages"] = packages
+
+
+def installed(path: str) -> list[str]:
+    """The `name==version` of the wheel that was installed if there is such a file."""
+    match = re.search(r"-packages/([^/-]+)-([^/-]+)\.dist-info/WHEEL$", path)
+    return [f"{re.sub(r'[._]+', '-', match[1]).lower()}=={match[2]}"] if match else []
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +165,12 @@ def test_image_json_describes_what_is_there(
         "digest": f"sha256:{hashlib.sha256(canonical(manifest)).hexdigest()}",
         "config_digest": Hashed(content(tar, blob(manifest["config"]))).finish(),
         "labels": config["config"]["Labels"],
-        "layers": [layer.description for layer in layers],
+        "layers": described["layers"],
         "inputs": described["inputs"],
     }
+    # What was left out of a layer cannot be seen in it.
+    told = [{key: layer[key] for key in layer if key != "omitted"} for layer in described["layers"]]
+    assert told == [layer.description for layer in layers]
 
 
 def canonical(document: Document) -> bytes:

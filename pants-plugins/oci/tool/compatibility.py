@@ -72,19 +72,24 @@ def linkage(tree: Tree) -> Dict[str, Any]:
 
 def wheels(tree: Tree) -> List[Dict[str, Any]]:
     """The installed wheels: `name`, `version`, and `tags` as their builder wrote them."""
-    found = []
-    for path, entry in tree.files():
-        folder, name = posixpath.split(path)
-        if name == "WHEEL" and folder.endswith(".dist-info"):
-            metadata = _headers(tree.entries[f"{folder}/METADATA"])
-            found.append(
-                {
-                    "name": metadata["Name"][0],
-                    "version": metadata["Version"][0],
-                    "tags": _headers(entry).get("Tag", []),
-                }
-            )
-    return found
+    folders = [path[: -len("/WHEEL")] for path in tree.entries if path.endswith(".dist-info/WHEEL")]
+    depth = min((folder.count("/") for folder in folders), default=0)
+    # Those deeper down are of packages that others bring along as their own modules.
+    return [_wheel(tree, folder) for folder in sorted(folders) if folder.count("/") == depth]
+
+
+def _wheel(tree: Tree, folder: str) -> Dict[str, Any]:
+    metadata = _headers(tree.entries[f"{folder}/METADATA"])
+    return {
+        "name": metadata["Name"][0],
+        "version": metadata["Version"][0],
+        "tags": _headers(tree.entries[f"{folder}/WHEEL"]).get("Tag", []),
+    }
+
+
+def canonical(name: str) -> str:
+    """The form in which names of packages are compared (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def check(layers: Sequence[Dict[str, Any]], platform: str) -> None:

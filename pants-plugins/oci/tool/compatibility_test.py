@@ -89,6 +89,8 @@ def test_installed_wheels_are_listed() -> None:
         f"{info}/METADATA": "Metadata-Version: 2.1\nName: Tiny\nVersion: 1.0\n\nTag: no\nName: no\n",
         f"{info}/WHEEL": "Wheel-Version: 1.0\nTag: cp311-cp311-manylinux1_x86_64\nTag: py3-none-any\n",
         f"{SITE_PACKAGES}/tiny/WHEEL": "",
+        f"{SITE_PACKAGES}/tiny/_vendor/its-1.dist-info/METADATA": "Name: its\nVersion: 1\n",
+        f"{SITE_PACKAGES}/tiny/_vendor/its-1.dist-info/WHEEL": "",
     }
     tags = ["cp311-cp311-manylinux1_x86_64", "py3-none-any"]
     assert wheels(tree_of(files)) == [{"name": "Tiny", "version": "1.0", "tags": tags}]

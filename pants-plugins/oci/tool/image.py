@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Dict, List, Mapping, Sequence, Union
 
-from .compatibility import check
+from .compatibility import canonical, check
 from .layer import EPOCH, TAR_END, Entry, tar_header, tar_padding
 
 OCI = "application/vnd.oci.image"
@@ -23,7 +23,7 @@ MISSING = "oci.missing_packages"
 
 @dataclass(frozen=True)
 class PlatformImage:
-    """What one platform gets: `layers` are the descriptions of the layers, the lowest first."""
+    """What one platform gets: `layers` are the descriptions of its layers, the lowest first."""
 
     platform: str
     layers: Sequence[Dict[str, Any]]
@@ -35,12 +35,17 @@ class PlatformImage:
             "digest": _digest(self.manifest),
             "config_digest": _digest(self.config),
             "labels": json.loads(self.config)["config"].get("Labels", {}),
-            "layers": [
-                {key: layer[key] for key in ("what", "digest", "diff_id", "size", "unpacked")}
-                for layer in self.layers
-            ],
+            "layers": [_layer_summary(layer) for layer in self.layers],
             "inputs": {layer["what"]: layer["inputs"] for layer in self.layers},
         }
+
+
+def _layer_summary(layer: Dict[str, Any]) -> Dict[str, Any]:
+    keys = ("what", "digest", "diff_id", "size", "unpacked", "omitted")
+    summary = {key: layer[key] for key in keys if key in layer}
+    wheels = layer.get("wheels", ())
+    packages = sorted(f"{canonical(wheel['name'])}=={wheel['version']}" for wheel in wheels)
+    return {**summary, "packages": packages} if packages else summary
 
 
 def write_image(
@@ -54,6 +59,7 @@ def write_image(
 
     Args:
         layers: For each platform the folders of `layer.tar.gz` and `layer.json`, the lowest first.
+            Those that hold nothing are left out.
         run: The `config` object of the images' configuration (Entrypoint, Env, Labels …).
         load: The platform that `docker load` of an engine without image indexes takes.
 
@@ -65,7 +71,9 @@ def write_image(
         described = [json.loads((layer / "layer.json").read_text()) for layer in folders]
         check(described, platform)
         blobs.update(
-            (layer["digest"], path / "layer.tar.gz") for layer, path in zip(described, folders)
+            (layer["digest"], path / "layer.tar.gz")
+            for layer, path in zip(described, folders)
+            if not _is_empty(layer)
         )
         images.append(_platform_image(platform, described, run))
     for image in images:
@@ -94,8 +102,15 @@ def write_image(
 def _platform_image(
     platform: str, layers: Sequence[Dict[str, Any]], run: Dict[str, Any]
 ) -> PlatformImage:
-    config = _json(_config(layers, platform, {**run, "Labels": _labels(layers, run)}))
-    return PlatformImage(platform, layers, config, _json(_manifest(layers, config)))
+    labels = _labels(layers, run)
+    held = [layer for layer in layers if not _is_empty(layer)]
+    config = _json(_config(held, platform, {**run, "Labels": labels}))
+    return PlatformImage(platform, held, config, _json(_manifest(held, config)))
+
+
+def _is_empty(layer: Dict[str, Any]) -> bool:
+    """Such a layer may still tell what an image lacks."""
+    return bool(layer["unpacked"] == len(TAR_END))
 
 
 def _labels(layers: Sequence[Dict[str, Any]], run: Dict[str, Any]) -> Dict[str, str]:

@@ -146,13 +146,45 @@ def test_an_image_of_two_platforms_is_an_index(
     assert f"linux/{json.loads(image.files[docker['Config']])['architecture']}" == load
 
 
+def test_a_layer_that_holds_nothing_is_left_out(layers: list[Path], tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    facts = {"missing": ["a"]}
+    write_layer(Tree(), empty, "empty", {"empty": "1"}, lambda data: data, facts)
+    image = Image([*layers, empty], tmp_path / "image")
+    without = Image(layers, tmp_path / "without")
+    assert image.manifest["layers"] == without.manifest["layers"]
+    assert image.config["config"]["Labels"] == {"oci.missing_packages": "a"}
+    assert [entry["created_by"] for entry in image.config["history"]] == ["os", "python", "copy"]
+    described, expected = (each.summary["platforms"]["linux/arm64"] for each in (image, without))
+    assert described["layers"] == expected["layers"]
+    assert described["inputs"] == expected["inputs"]
+    assert len(image.members) == len(without.members)
+
+
+def test_the_summary_tells_the_packages_of_layers(layers: list[Path], tmp_path: Path) -> None:
+    wheels = [{"name": name, "version": "1.0", "tags": []} for name in ("b", "A.c_d")]
+    tell(layers[1], {"wheels": wheels, "omitted": {"files": 1, "bytes": 2}})
+    tell(layers[2], {"wheels": []})
+    image = Image(layers, tmp_path / "image")
+    found = image.summary["platforms"]["linux/arm64"]["layers"]
+    assert found[1]["packages"] == ["a-c-d==1.0", "b==1.0"]
+    assert found[1]["omitted"] == {"files": 1, "bytes": 2}
+    assert [layer["what"] for layer in found if "packages" in layer] == ["python"]
+
+
+def tell(layer: Path, facts: dict[str, Any]) -> None:
+    """Adds facts to the layer's description."""
+    description = layer / "layer.json"
+    description.write_text(json.dumps({**json.loads(description.read_text()), **facts}))
+
+
 def test_layers_say_what_the_image_is_to_be_labelled_with(
     layers: list[Path], tmp_path: Path
 ) -> None:
     told: list[dict[str, Any]] = [{"labels": {"a": "1"}}, {"missing": ["z", "b"]}]
     for number, facts in enumerate(told):
-        description = layers[number] / "layer.json"
-        description.write_text(json.dumps({**json.loads(description.read_text()), **facts}))
+        tell(layers[number], facts)
     image = Image(layers, tmp_path / "image")
     labels = {"a": "1", "oci.missing_packages": "b,z"}
     assert image.config["config"]["Labels"] == labels
@@ -179,9 +211,7 @@ def test_names(layers: list[Path], tmp_path: Path, reference: str, name: str, ta
 
 
 def test_layers_that_do_not_fit_make_no_image(layers: list[Path], tmp_path: Path) -> None:
-    description = layers[1] / "layer.json"
-    described = json.loads(description.read_text())
-    description.write_text(json.dumps({**described, "for_python": "3.11"}))
+    tell(layers[1], {"for_python": "3.11"})
     with pytest.raises(IncompatibleImage, match="python is for Python 3.11, and no layer holds it"):
         Image(layers, tmp_path / "image")
     assert not [*(tmp_path / "image").iterdir()]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Sequence
 
 from .bytecode import compile_tree
+from .compatibility import canonical
 from .layer import Tree
 
 # What uv adds of its own: console scripts, which name the interpreter of this machine and which
@@ -68,7 +69,7 @@ def installed_packages(
 
 def not_installed(requirements: Path, installed: Iterable[str]) -> List[str]:
     """What the file's markers give to other machines only; `installed` names what is there."""
-    there = {_canonical(name) for name in installed}
+    there = {canonical(name) for name in installed}
     for_some = (
         name for name, text in _requirements(requirements).items() if "platform_machine" in text
     )
@@ -98,7 +99,7 @@ def add_compiled(tree: Tree, python: Sequence[str]) -> None:
 def _failure(said: str, requirements: Path, version: str, platform: str) -> str:
     # uv breaks its lines anywhere between words.
     said = " ".join(said.split())
-    named = {_canonical(name) for name in re.findall(r"([\w.-]+)==", said)}
+    named = {canonical(name) for name in re.findall(r"([\w.-]+)==", said)}
     packages = [name for name in _requirements(requirements) if name in named]
     what = f"{' and '.join(packages)} of {requirements}" if packages else f"{requirements}"
     advice = ""
@@ -116,13 +117,9 @@ def _requirements(file: Path) -> Dict[str, str]:
     for line in file.read_text().replace("\\\n", " ").splitlines():
         match = re.match(r"[A-Za-z0-9][\w.-]*", line)
         if match:
-            name = _canonical(match[0])
+            name = canonical(match[0])
             found[name] = found.get(name, "") + line
     return found
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _program(command: Sequence[str]) -> Path:

@@ -68,6 +68,7 @@ def install(
     machine: str = "x86_64",
     omit: Sequence[str] = (),
 ) -> Installed:
+    shutil.rmtree("installed", ignore_errors=True)
     pin = pin or f"tiny==1 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
     Path("pins.txt").write_text(f"{pin}\n")
     image = (version, f"{machine}-manylinux_2_36", SITE_PACKAGES)
@@ -107,7 +108,6 @@ def test_what_is_omitted_is_neither_there_nor_recorded(
 ) -> None:
     add_to_tiny({"tiny/tests/__init__.py": "b = 2\n", "tiny/deep/tests/data/a.csv": "1,2"})
     everything = contents(install(wheel).tree).keys()
-    shutil.rmtree("installed")
     installed = install(wheel, omit=omit)
     files = contents(installed.tree)
     # Nor is it compiled.
@@ -165,6 +165,13 @@ def test_what_markers_keep_from_a_machine_is_known(
     )
     names = [wheel["name"] for wheel in wheels(install(wheel, pin=pin, machine=machine).tree)]
     assert not_installed(Path("pins.txt"), names) == missing
+
+
+@pytest.mark.parametrize(
+    "pin", ["# nothing", "windows==1 ; sys_platform == 'win32' --hash=sha256:0"]
+)
+def test_there_may_be_nothing_to_install(wheel: Path, pin: str) -> None:
+    assert install(wheel, pin=pin).tree == Tree()
 
 
 def test_sources_are_compiled(tmp_path: Path) -> None:
