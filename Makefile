@@ -7,11 +7,12 @@ MINORS := $(PYTHONS:3.%=%)
 BUILDS := $(MINORS:%=build_3_%)
 TESTS := $(MINORS:%=test_3_%)
 
-.PHONY: help run test build $(BUILDS) build_shell $(TESTS) pythons benchmark lock digests reproduce fmt clean
+.PHONY: help run test build $(BUILDS) build_shell $(TESTS) pythons benchmark lock digests sizes reproduce fmt clean
 
 # numerai-predict's users forced a fresh build with DOCKER_BUILDKIT=0.
 PANTS := ./pants $(if $(filter 0,$(DOCKER_BUILDKIT)),--no-local-cache)
 EXAMPLE := dist/example
+BUILT = $(wildcard dist/images/*/image.json)
 
 help: ## this list
 	@{ sed -nE 's/^([a-z_0-9]+):.*## /\1\t/p' $(MAKEFILE_LIST); \
@@ -70,6 +71,12 @@ digests: ## build all images, and write the digests of those made of pins to ima
 	rm -rf dist/images
 	$(PANTS) package images::
 	.setup/current/venv/bin/python build-support/digests.py dist/images/*/image.json
+
+sizes: ## layers, packages and sizes of the images that were built (dist/images)
+	@if [ -z "$(BUILT)" ]; then \
+	  echo "No image was built yet: ./pants package images:py311 makes one, make build all." >&2; exit 1; \
+	fi
+	@.setup/current/venv/bin/python build-support/sizes.py $(BUILT)
 
 reproduce: ## build images:py311 twice, as two strangers would, and compare
 	./pants run build-support/reproduce.py
