@@ -55,6 +55,26 @@ def read_elf(data: Data) -> Optional[Elf]:
         return None
 
 
+def stripped(data: Data) -> Optional[bytes]:
+    """What a loader reads of a file; None if that is all of it, or if no loader reads the file.
+
+    What no segment holds lies behind the segments, in all but a few files: symbol tables, debugging
+    information and the headers of sections, which only linkers and debuggers read.
+    """
+    if read_elf(data) is None or data[4:6] != CLASS_AND_ORDER:
+        return None
+    start, size, count = _segment_headers(data)
+    segments = (segment.offset + segment.size for segment in _segments(data))
+    end = max(start + size * count, *segments)
+    if end >= len(data):
+        return None
+    kept = bytearray(data[:end])
+    # The header tells of sections: where their headers are, how many, which one has the names.
+    struct.pack_into("<Q", kept, 40, 0)
+    struct.pack_into("<HH", kept, 60, 0, 0)
+    return bytes(kept)
+
+
 def _read(data: Data) -> Optional[Elf]:
     if data[:4] != MAGIC:
         return None
@@ -88,11 +108,15 @@ class _Segment:
 
 
 def _segments(data: Data) -> Iterator[_Segment]:
-    (start,) = struct.unpack_from("<Q", data, 32)
-    size, count = struct.unpack_from("<HH", data, 54)
+    start, size, count = _segment_headers(data)
     for i in range(count):
         kind, _, offset, address, _, in_file = struct.unpack_from("<IIQQQQ", data, start + i * size)
         yield _Segment(kind, offset, address, in_file)
+
+
+def _segment_headers(data: Data) -> Tuple[int, int, int]:
+    """Where they start, the size of each in bytes, how many there are."""
+    return (*struct.unpack_from("<Q", data, 32), *struct.unpack_from("<HH", data, 54))
 
 
 class _Tables:

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import _bisect
 import re
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
 
 from oci.testutil.elf import make_elf
-from oci.tool.elf import Elf, read_elf
+from oci.tool.elf import Elf, read_elf, stripped
 
 LIBRARIES = Path("/usr/lib", sysconfig.get_config_var("MULTIARCH") or "")
 LIBRARY = make_elf(
@@ -78,3 +80,31 @@ def test_readelf_says_the_same_of_this_hosts_libraries() -> None:
         }
         assert elf.requires == required
         assert elf.defines == set(re.findall(r"Rev: .*Flags: (?:none|WEAK) .*Name: (\S+)", printed))
+
+
+def test_a_stripped_library_is_smaller_and_still_loads(tmp_path: Path) -> None:
+    # With what a distribution would have stripped.
+    library = Path(_bisect.__file__).read_bytes() + b"debugging information"
+    kept = stripped(library)
+    assert kept is not None and len(kept) < len(library)
+    assert read_elf(kept) == read_elf(library)
+    assert stripped(kept) is None
+    (tmp_path / Path(_bisect.__file__).name).write_bytes(kept)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import _bisect; print(_bisect.__file__)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.startswith(str(tmp_path))
+
+
+@pytest.mark.skipif(not shutil.which("readelf"), reason="readelf is not there")
+def test_readelf_finds_no_fault_in_a_stripped_library(tmp_path: Path) -> None:
+    file = tmp_path / "library.so"
+    file.write_bytes(stripped(Path(_bisect.__file__).read_bytes()) or b"")
+    argv = ("readelf", "--wide", "--file-header", "--segments", "--dynamic", file)
+    said = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert not said.stderr
+    assert "There are no sections in this file" in said.stdout or "Number of section headers:         0" in said.stdout
+
+
+@pytest.mark.parametrize("data", [b"", b"#!/bin/sh", LIBRARY[:40]])
+def test_what_no_loader_reads_is_not_stripped(data: bytes) -> None:
+    assert stripped(data) is None

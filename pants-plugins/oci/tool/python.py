@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import io
 import os
 import re
@@ -16,6 +18,7 @@ from typing import Dict, Iterable, List, Sequence
 
 from .bytecode import compile_tree
 from .compatibility import canonical
+from .elf import MAGIC, stripped
 from .layer import Tree
 
 # What uv adds of its own: console scripts, which name the interpreter of this machine and which
@@ -25,7 +28,8 @@ UVS_OWN = ("bin", ".lock")
 
 @dataclass(frozen=True)
 class Installed:
-    """Installed packages; `omitted` counts the `files` and `bytes` that were left out of them."""
+    """Installed packages; `omitted` counts the `files` and `bytes` that were left out of them, with
+    the bytes that no loader reads of libraries."""
 
     tree: Tree
     omitted: Dict[str, int]
@@ -62,7 +66,8 @@ def installed_packages(
         raise SystemExit(_failure(result.stderr, requirements, version, platform))
     _drop(target, UVS_OWN)
     omitted = _drop(target, omit)
-    _shorten_records(target)
+    omitted["bytes"] += _strip(target)
+    _correct_records(target)
     compile_tree(target, site_packages, python)
     return Installed(_tree(target, site_packages), omitted)
 
@@ -142,14 +147,49 @@ def _drop(folder: Path, patterns: Sequence[str]) -> Dict[str, int]:
     return {"files": len(dropped), "bytes": size}
 
 
-def _shorten_records(target: Path) -> None:
-    """Leaves in the lists of installed files what is still there."""
+def _strip(folder: Path) -> int:
+    """Takes from libraries what only debuggers and linkers read; returns how many bytes it was."""
+    taken = 0
+    for file in sorted(folder.rglob("*")):
+        data = _library(file)
+        kept = stripped(data)
+        if kept is not None:
+            taken += len(data) - len(kept)
+            mode = file.stat().st_mode
+            # Another file: this one may be a link into uv's cache.
+            file.unlink()
+            file.write_bytes(kept)
+            file.chmod(mode)
+    return taken
+
+
+def _library(file: Path) -> bytes:
+    """The content of an ELF file; nothing of another."""
+    if file.is_symlink() or not file.is_file():
+        return b""
+    with file.open("rb") as stream:
+        return MAGIC + stream.read() if stream.read(len(MAGIC)) == MAGIC else b""
+
+
+def _correct_records(target: Path) -> None:
+    """Makes the lists of installed files tell what is there (the format: PyPA's specification of
+    recording installed projects)."""
     for record in target.glob("*.dist-info/RECORD"):
         rows = csv.reader(io.StringIO(record.read_text()))
-        kept = sorted(row for row in rows if (target / row[0]).exists())
+        kept = sorted(_corrected(row, target) for row in rows if (target / row[0]).exists())
         out = io.StringIO()
         csv.writer(out, lineterminator="\n").writerows(kept)
         record.write_text(out.getvalue())
+
+
+def _corrected(row: List[str], target: Path) -> List[str]:
+    path, _, size = row
+    file = target / path
+    if not size or file.stat().st_size == int(size):
+        return row
+    digest = hashlib.sha256(file.read_bytes()).digest()
+    hashed = base64.urlsafe_b64encode(digest).decode().rstrip("=")
+    return [path, f"sha256={hashed}", str(file.stat().st_size)]
 
 
 def _tree(folder: Path, site_packages: str) -> Tree:
