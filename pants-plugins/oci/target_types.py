@@ -5,6 +5,7 @@ from pants.core.util_rules.environments import EnvironmentField
 from pants.engine.addresses import Address
 from pants.engine.target import (
     COMMON_TARGET_FIELDS,
+    BoolField,
     Dependencies,
     DictStringToStringField,
     InvalidFieldTypeException,
@@ -184,6 +185,15 @@ class PackagesOmitField(OmitField):
         """)
 
 
+class StripField(BoolField):
+    alias = "strip"
+    default = True
+    help = help_text("""
+        Whether libraries lose what nothing reads on a machine without a GPU: symbol tables,
+        debugging information and code for GPUs. What a licence forbids to modify is left alone.
+        """)
+
+
 class OptionalLibrariesField(StringSequenceField):
     alias = "optional_libraries"
     default = ()
@@ -202,6 +212,7 @@ class PythonPackagesLayer(Target):
         InterpreterField,
         RequirementsField,
         PackagesOmitField,
+        StripField,
         OptionalLibrariesField,
         EnvironmentField,
     )

@@ -66,7 +66,7 @@ def interpreter(args: argparse.Namespace) -> None:
 
 def packages(args: argparse.Namespace) -> None:
     image = (args.for_python, args.platform, args.site_packages)
-    installed = installed_packages(args.requirements, args.uv, args.python, *image, args.omit)
+    installed = installed_packages(args.requirements, args.uv, args.python, *image, args.omit, args.strip)
     found = wheels(installed.tree)
     facts = {
         "for_python": args.for_python,
@@ -150,8 +150,9 @@ def main() -> None:
     command.add_argument("--uv", type=Path, required=True)
     command.add_argument("--for-python", required=True, help="the interpreter's minor version")
     command.add_argument("--platform", required=True)
-    command.add_argument("--omit", action="append", default=[])
+    command.add_argument("--no-strip", dest="strip", action="store_false")
     command.add_argument("--optional-library", action="append", default=[])
+    command.add_argument("--omit", action="append", default=[])
     command.add_argument("--site-packages", required=True)
     command.set_defaults(run_command=packages)
 

@@ -21,6 +21,8 @@ WHEEL_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 # What PEP 600 says that the older names mean.
 LEGACY_MANYLINUX = {"1": (2, 5), "2010": (2, 12), "2014": (2, 17)}
 MANYLINUX = re.compile(r"manylinux(?:_(\d+)_(\d+)|(1|2010|2014))_(\w+)")
+# In a wheel's list of files; libraries' names begin with lib.
+EXTENSION_MODULE = re.compile(r"(?m)^(?:.*/)?(?!lib)[^/]+\.so,")
 NO_LINKAGE: Dict[str, Any] = {
     **{"machines": {}, "needed": {}, "requires": {}},
     **{"provides": {}, "brings": []},
@@ -71,7 +73,7 @@ def linkage(tree: Tree) -> Dict[str, Any]:
 
 
 def wheels(tree: Tree) -> List[Dict[str, Any]]:
-    """The installed wheels: `name`, `version`, and `tags` as their builder wrote them."""
+    """The installed wheels: `name`, `version`, and `tags`."""
     folders = [path[: -len("/WHEEL")] for path in tree.entries if path.endswith(".dist-info/WHEEL")]
     depth = min((folder.count("/") for folder in folders), default=0)
     # Those deeper down are of packages that others bring along as their own modules.
@@ -83,8 +85,18 @@ def _wheel(tree: Tree, folder: str) -> Dict[str, Any]:
     return {
         "name": metadata["Name"][0],
         "version": metadata["Version"][0],
-        "tags": _headers(tree.entries[f"{folder}/WHEEL"]).get("Tag", []),
+        "tags": _tags(tree, folder),
     }
+
+
+def _tags(tree: Tree, folder: str) -> List[str]:
+    """What the builder wrote; but a wheel without extension modules is for any Python 3. Some that
+    reach their library by ctypes are built by one minor version, and named for all."""
+    tags = _headers(tree.entries[f"{folder}/WHEEL"]).get("Tag", [])
+    record = tree.entries.get(f"{folder}/RECORD")
+    if record is None or EXTENSION_MODULE.search(record.read().decode()):
+        return tags
+    return [re.sub(r"^cp3\d+-cp3\d+-", "py3-none-", tag) for tag in tags]
 
 
 def canonical(name: str) -> str:

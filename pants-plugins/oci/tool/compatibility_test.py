@@ -96,6 +96,24 @@ def test_installed_wheels_are_listed() -> None:
     assert wheels(tree_of(files)) == [{"name": "Tiny", "version": "1.0", "tags": tags}]
 
 
+@pytest.mark.parametrize(
+    "recorded, tag",
+    [
+        ("tiny/__init__.py,,\ntiny/lib/libtiny.so,,\n", "py3-none-manylinux2014_x86_64"),
+        ("tiny/__init__.py,,\ntiny/_tiny.so,,\n", "cp38-cp38-manylinux2014_x86_64"),
+    ],
+    ids=["a-library-for-ctypes", "an-extension-module"],
+)
+def test_only_extension_modules_tie_a_wheel_to_a_minor_version(recorded: str, tag: str) -> None:
+    info = f"{SITE_PACKAGES}/tiny-1.0.dist-info"
+    files = {
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nTag: cp38-cp38-manylinux2014_x86_64\n",
+        f"{info}/RECORD": recorded,
+    }
+    assert wheels(tree_of(files))[0]["tags"] == [tag]
+
+
 def test_layers_that_fit() -> None:
     wheel = {
         f"{SITE_PACKAGES}/tiny.so": make_elf(

@@ -19,6 +19,9 @@ MACHINES = {62: "amd64", 183: "arm64"}
 CLASS_AND_ORDER = b"\x02\x01"
 ET_EXEC, ET_DYN = 2, 3
 PT_LOAD, PT_DYNAMIC = 1, 2
+SHT_NOBITS = 8
+# Where CUDA's compiler puts what it compiled for GPUs; CUDA looks there once it has found a GPU.
+GPU_CODE = (b".nv_fatbin", b"__nv_relfatbin")
 DT_NULL, DT_NEEDED, DT_STRTAB, DT_SONAME, DT_RPATH, DT_RUNPATH = 0, 1, 5, 14, 15, 29
 DT_VERDEF, DT_VERDEFNUM, DT_VERNEED, DT_VERNEEDNUM = range(0x6FFFFFFC, 0x70000000)
 VER_FLG_BASE, VER_FLG_WEAK = 1, 2
@@ -56,19 +59,31 @@ def read_elf(data: Data) -> Optional[Elf]:
 
 
 def stripped(data: Data) -> Optional[bytes]:
-    """What a loader reads of a file; None if that is all of it, or if no loader reads the file.
+    """What is read of a file on a machine without a GPU; None if that is all, or no loader reads it.
 
-    What no segment holds lies behind the segments, in all but a few files: symbol tables, debugging
-    information and the headers of sections, which only linkers and debuggers read.
+    What no segment holds is symbol tables, debugging information and the headers of sections, which
+    only linkers and debuggers read. Most of it lies behind the segments and is gone; zeros, which
+    compress to nothing, take the place of the rest and of code for GPUs.
     """
     if read_elf(data) is None or data[4:6] != CLASS_AND_ORDER:
         return None
-    start, size, count = _segment_headers(data)
-    segments = (segment.offset + segment.size for segment in _segments(data))
-    end = max(start + size * count, *segments)
-    if end >= len(data):
+    try:
+        kept = _stripped(data)
+    except (struct.error, LookupError):
         return None
-    kept = bytearray(data[:end])
+    return kept if kept != data else None
+
+
+def _stripped(data: Data) -> bytes:
+    start, size, count = _segment_headers(data)
+    headers = [(0, 64), (start, size * count)]
+    held = [*headers, *((segment.offset, segment.size) for segment in _segments(data))]
+    kept = bytearray(max(offset + size for offset, size in held))
+    for offset, size in held:
+        kept[offset : offset + size] = data[offset : offset + size]
+    for section in _sections(data):
+        if section.name in GPU_CODE:
+            kept[section.offset : section.offset + section.size] = bytes(section.size)
     # The header tells of sections: where their headers are, how many, which one has the names.
     struct.pack_into("<Q", kept, 40, 0)
     struct.pack_into("<HH", kept, 60, 0, 0)
@@ -112,6 +127,23 @@ def _segments(data: Data) -> Iterator[_Segment]:
     for i in range(count):
         kind, _, offset, address, _, in_file = struct.unpack_from("<IIQQQQ", data, start + i * size)
         yield _Segment(kind, offset, address, in_file)
+
+
+@dataclass(frozen=True)
+class _Section:
+    name: bytes
+    offset: int
+    size: int
+
+
+def _sections(data: Data) -> Iterator[_Section]:
+    (start,) = struct.unpack_from("<Q", data, 40)
+    length, count, names = struct.unpack_from("<HHH", data, 58)
+    headers = [struct.unpack_from("<IIQQQQ", data, start + i * length) for i in range(count)]
+    for name, kind, _, _, offset, size in headers:
+        if kind != SHT_NOBITS:
+            begin = headers[names][4] + name
+            yield _Section(data[begin : data.find(b"\0", begin)], offset, size)
 
 
 def _segment_headers(data: Data) -> Tuple[int, int, int]:

@@ -29,7 +29,7 @@ UVS_OWN = ("bin", ".lock")
 @dataclass(frozen=True)
 class Installed:
     """Installed packages; `omitted` counts the `files` and `bytes` that were left out of them, with
-    the bytes that no loader reads of libraries."""
+    the bytes that were taken from libraries."""
 
     tree: Tree
     omitted: Dict[str, int]
@@ -42,13 +42,14 @@ def installed_packages(
     version: str,
     platform: str,
     site_packages: str,
-    omit: Sequence[str],
+    omit: Sequence[str] = (),
+    strip: bool = True,
 ) -> Installed:
     """The packages of a hash-pinned requirements file, at `site_packages` in the image.
 
     uv installs for the image's Python `version` and `platform`; `python` is the command of an
     interpreter of that version, for this machine. What fits the patterns `omit`, relative to
-    `site_packages`, is left out. Raises SystemExit where a package has no fitting wheel.
+    `site_packages`, is left out; `strip` see `elf.stripped`. Raises SystemExit where a package has no fitting wheel.
     """
     target = Path("installed")
     # fmt: off
@@ -66,7 +67,8 @@ def installed_packages(
         raise SystemExit(_failure(result.stderr, requirements, version, platform))
     _drop(target, UVS_OWN)
     omitted = _drop(target, omit)
-    omitted["bytes"] += _strip(target)
+    if strip:
+        omitted["bytes"] += _strip(target)
     _correct_records(target)
     compile_tree(target, site_packages, python)
     return Installed(_tree(target, site_packages), omitted)
@@ -148,7 +150,7 @@ def _drop(folder: Path, patterns: Sequence[str]) -> Dict[str, int]:
 
 
 def _strip(folder: Path) -> int:
-    """Takes from libraries what only debuggers and linkers read; returns how many bytes it was."""
+    """Takes from libraries what is not read of them; returns how many bytes it was."""
     taken = 0
     for file in sorted(folder.rglob("*")):
         data = _library(file)

@@ -37,6 +37,7 @@ from oci.target_types import (
     PackagesOmitField,
     RequirementsField,
     SourcesLayerDependencies,
+    StripField,
 )
 from oci.util_rules.interpreter import Interpreter, InterpreterRequest
 from oci.util_rules.layer import Layer, LayerRequest
@@ -58,6 +59,7 @@ class PythonPackagesLayerFieldSet(FieldSet):
     interpreter: InterpreterField
     requirements: RequirementsField
     omit: PackagesOmitField
+    strip: StripField
     optional_libraries: OptionalLibrariesField
 
 
@@ -114,6 +116,7 @@ async def build_packages_layer(
                     f"--site-packages={interpreter.site_packages}",
                 ),
                 *(f"--omit={pattern}" for pattern in fields.omit.value or ()),
+                *(() if fields.strip.value else ("--no-strip",)),
                 *(f"--optional-library={name}" for name in fields.optional_libraries.value or ()),
             ),
             input_digest=digest,
