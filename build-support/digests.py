@@ -1,7 +1,7 @@
 """`make digests`: writes what images were just packaged into images/digests.json.
 
-A reviewer sees there which images a change touches. An image with the build machine's own interpreter
-differs from machine to machine: what is expected of it stays as it is.
+A reviewer sees there which images a change touches. An image that is not made of pins alone differs
+from machine to machine: what is expected of it stays as it is.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-# The label that such an image has (`oci_image`).
-NOT_REPRODUCIBLE = "oci.interpreter"
+# The labels that such an image has: the build machine's own interpreter, packages that are not those
+# of the lock.
+NOT_OF_PINS = ("oci.interpreter", "oci.cpu_index")
 
 Digests = dict[str, dict[str, str]]
 
@@ -23,10 +24,9 @@ def updated(expected: Digests, images: list[dict[str, Any]]) -> Digests:
     for image in images:
         name = image["reference"].partition(":")[0]
         for platform, built in image["platforms"].items():
-            if NOT_REPRODUCIBLE in built["labels"]:
-                print(
-                    f"{name} {platform}: left as it is; made with {built['labels'][NOT_REPRODUCIBLE]}"
-                )
+            others = [built["labels"][label] for label in NOT_OF_PINS if label in built["labels"]]
+            if others:
+                print(f"{name} {platform}: left as it is; made with {' and '.join(others)}")
             else:
                 digests.setdefault(name, {})[platform] = built["digest"]
     return digests

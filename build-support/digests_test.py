@@ -8,6 +8,7 @@ import digests
 import pytest
 
 HOST = {"oci.interpreter": "CPython 3.12.1 of the build machine; not reproducible"}
+CPU = {"oci.cpu_index": "torch==2.13.0+cpu"}
 
 
 def image(name: str, labels: dict[str, str] | None = None, **platforms: str) -> dict[str, Any]:
@@ -49,11 +50,16 @@ def test_a_platform_that_was_not_built_stays(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("before", [{}, {"a": {"linux/amd64": "1"}}])
-def test_nothing_is_expected_of_an_image_with_this_machines_interpreter(
-    tmp_path, monkeypatch, capsys, before
+@pytest.mark.parametrize(
+    "labels, made_with",
+    [(HOST, "CPython 3.12.1 of"), (CPU, "torch==2.13.0+cpu\n")],
+    ids=["this-machines-interpreter", "cpu-index"],
+)
+def test_nothing_is_expected_of_an_image_that_is_not_made_of_pins_alone(
+    tmp_path, monkeypatch, capsys, before, labels, made_with
 ):
-    assert refreshed(tmp_path, monkeypatch, before, image("a", HOST, amd64="9")) == before
-    assert "a linux/amd64: left as it is; made with CPython 3.12.1" in capsys.readouterr().out
+    assert refreshed(tmp_path, monkeypatch, before, image("a", labels, amd64="9")) == before
+    assert f"a linux/amd64: left as it is; made with {made_with}" in capsys.readouterr().out
 
 
 def test_an_image_that_is_gone_is_forgotten(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import enum
+import os
 
 from pants.engine.rules import collect_rules
 from pants.option.option_types import EnumOption, StrListOption, StrOption
@@ -47,6 +48,17 @@ class Oci(Subsystem):
             machine's, with a warning: such an image is not reproducible.
             """),
     )
+    cpu_index = StrOption(
+        default=None,
+        help=softwrap("""
+            Where builds for machines without GPUs are: the URL of a package index, or the absolute
+            path of a folder of wheels.
+
+            What a `python_packages_layer` names as `from_cpu_index` is taken from there, in the
+            version that is locked but whatever its hash is, and layers that are `only_for_gpus` are
+            left out. Images of such layers are labelled `oci.cpu_index`.
+            """),
+    )
     engines = StrListOption(
         default=["docker", "podman", "bubblewrap"],
         help=softwrap("""
@@ -73,6 +85,13 @@ class Oci(Subsystem):
         if name not in PLATFORMS:
             raise ValueError(f"--oci-platform is one of host, {', '.join(PLATFORMS)}; not {name}.")
         return name
+
+    @property
+    def checked_cpu_index(self) -> str | None:
+        """Raises ValueError for a path that depends on where one is."""
+        if self.cpu_index and "://" not in self.cpu_index and not os.path.isabs(self.cpu_index):
+            raise ValueError(f"--oci-cpu-index is a URL or an absolute path; not {self.cpu_index}.")
+        return self.cpu_index or None
 
 
 def rules():

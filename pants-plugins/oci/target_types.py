@@ -194,6 +194,21 @@ class StripField(BoolField):
         """)
 
 
+class FromCpuIndexField(StringSequenceField):
+    alias = "from_cpu_index"
+    default = ()
+    help = help_text("""
+        Packages of this layer to take from the index of builds for machines without GPUs, if
+        `--oci-cpu-index` names one, in the version that is required.
+        """)
+
+
+class OnlyForGpusField(BoolField):
+    alias = "only_for_gpus"
+    default = False
+    help = "Whether images do without this layer if `--oci-cpu-index` is given."
+
+
 class OptionalLibrariesField(StringSequenceField):
     alias = "optional_libraries"
     default = ()
@@ -213,6 +228,8 @@ class PythonPackagesLayer(Target):
         RequirementsField,
         PackagesOmitField,
         StripField,
+        FromCpuIndexField,
+        OnlyForGpusField,
         OptionalLibrariesField,
         EnvironmentField,
     )

@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, Mapping
 
 from .compatibility import IncompatibleImage, linkage, wheels
 from .deb import read_deb
@@ -16,7 +16,8 @@ from .deflate import compressor
 from .image import write_image
 from .interpreter import PREFIX, archived, check_version, copied, interpreter_tree
 from .layer import Tree, read_layer, write_layer
-from .python import installed_packages, not_installed, source_tree
+from .python import installed_packages, source_tree
+from .requirements import CpuIndex, Uv, not_installed, required
 
 
 def unpack(args: argparse.Namespace) -> None:
@@ -65,17 +66,23 @@ def interpreter(args: argparse.Namespace) -> None:
 
 
 def packages(args: argparse.Namespace) -> None:
-    image = (args.for_python, args.platform, args.site_packages)
-    installed = installed_packages(args.requirements, args.uv, args.python, *image, args.omit, args.strip)
+    if args.left_out:
+        _write(args, Tree(), {"missing": required(args.requirements)})
+        return
+    uv = Uv(args.uv, args.python, args.for_python, args.platform)
+    index = CpuIndex(args.cpu_index, args.from_cpu_index) if args.cpu_index else None
+    installed = installed_packages(args.requirements, uv, args.site_packages, args.omit, args.strip, index)
     found = wheels(installed.tree)
+    pins = installed.from_cpu_index
     facts = {
         "for_python": args.for_python,
         "wheels": found,
         "missing": not_installed(args.requirements, [wheel["name"] for wheel in found]),
         "optional_libraries": args.optional_library,
         "omitted": installed.omitted,
+        "from_cpu_index": [f"{name}=={pin.version}" for name, pin in pins.items()],
     }
-    _write(args, installed.tree, facts)
+    _write(args, installed.tree, facts, {name: str(pin) for name, pin in pins.items()})
 
 
 def sources(args: argparse.Namespace) -> None:
@@ -94,8 +101,10 @@ def image(args: argparse.Namespace) -> None:
         raise SystemExit(str(problems)) from None
 
 
-def _write(args: argparse.Namespace, tree: Tree, facts: Dict[str, Any]) -> None:
-    inputs, compress = json.loads(args.inputs), compressor(args.libdeflate)
+def _write(
+    args: argparse.Namespace, tree: Tree, facts: Dict[str, Any], pins: Mapping[str, str] = {}
+) -> None:
+    inputs, compress = {**json.loads(args.inputs), **pins}, compressor(args.libdeflate)
     write_layer(tree, args.out, args.what, inputs, compress, {**facts, "linkage": linkage(tree)})
 
 
@@ -154,6 +163,9 @@ def main() -> None:
     command.add_argument("--optional-library", action="append", default=[])
     command.add_argument("--omit", action="append", default=[])
     command.add_argument("--site-packages", required=True)
+    command.add_argument("--cpu-index", help="a URL, or a folder of wheels")
+    command.add_argument("--from-cpu-index", action="append", default=[], help="a package's name")
+    command.add_argument("--left-out", action="store_true", help="hold nothing but the names")
     command.set_defaults(run_command=packages)
 
     command = commands.add_parser("sources", parents=[layer])

@@ -18,7 +18,8 @@ from .compatibility import canonical, check
 from .layer import EPOCH, TAR_END, Entry, tar_header, tar_padding
 
 OCI = "application/vnd.oci.image"
-MISSING = "oci.missing_packages"
+# Labels of an image, and the facts of its layers that they list.
+LISTS = {"oci.missing_packages": "missing", "oci.cpu_index": "from_cpu_index"}
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,11 @@ def _labels(layers: Sequence[Dict[str, Any]], run: Dict[str, Any]) -> Dict[str, 
     labels = dict(run.get("Labels", {}))
     for layer in layers:
         labels.update(layer.get("labels", {}))
-    missing = sorted({name for layer in layers for name in layer.get("missing", ())})
-    return {**labels, MISSING: ",".join(missing)} if missing else labels
+    for label, fact in LISTS.items():
+        listed = sorted({item for layer in layers for item in layer.get(fact, ())})
+        if listed:
+            labels[label] = ",".join(listed)
+    return labels
 
 
 def _index(manifests: Sequence[Dict[str, Any]]) -> Dict[str, Any]:

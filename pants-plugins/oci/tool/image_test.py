@@ -182,11 +182,15 @@ def tell(layer: Path, facts: dict[str, Any]) -> None:
 def test_layers_say_what_the_image_is_to_be_labelled_with(
     layers: list[Path], tmp_path: Path
 ) -> None:
-    told: list[dict[str, Any]] = [{"labels": {"a": "1"}}, {"missing": ["z", "b"]}]
+    told: list[dict[str, Any]] = [
+        {"labels": {"a": "1"}, "from_cpu_index": []},
+        {"missing": ["z", "b"], "from_cpu_index": ["b==1+cpu"]},
+        {"missing": ["b"], "from_cpu_index": ["a==1+cpu"]},
+    ]
     for number, facts in enumerate(told):
         tell(layers[number], facts)
     image = Image(layers, tmp_path / "image")
-    labels = {"a": "1", "oci.missing_packages": "b,z"}
+    labels = {"a": "1", "oci.missing_packages": "b,z", "oci.cpu_index": "a==1+cpu,b==1+cpu"}
     assert image.config["config"]["Labels"] == labels
     assert image.summary["platforms"]["linux/arm64"]["labels"] == labels
 

@@ -6,81 +6,57 @@ import base64
 import csv
 import hashlib
 import io
-import os
-import re
-import shlex
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterable, List, Sequence
+from typing import Dict, List, Optional, Sequence
 
 from .bytecode import compile_tree
-from .compatibility import canonical
 from .elf import MAGIC, stripped
 from .layer import Tree
+from .requirements import CpuIndex, Pin, Uv, install
 
 # What uv adds of its own: console scripts, which name the interpreter of this machine and which
-# nothing in an image calls, and its lock.
-UVS_OWN = ("bin", ".lock")
+# nothing in an image calls, its lock, and the times of wheels that lie in folders.
+UVS_OWN = ("bin", ".lock", "*.dist-info/uv_cache.json")
 
 
 @dataclass(frozen=True)
 class Installed:
-    """Installed packages; `omitted` counts the `files` and `bytes` that were left out of them, with
-    the bytes that were taken from libraries."""
+    """Installed packages.
+
+    Attributes:
+        omitted: How many `files` and `bytes` were left out of them; of libraries too.
+        from_cpu_index: Those of them that the requirements' hashes do not cover, by name.
+    """
 
     tree: Tree
     omitted: Dict[str, int]
+    from_cpu_index: Dict[str, Pin]
 
 
 def installed_packages(
     requirements: Path,
-    uv: Path,
-    python: Sequence[str],
-    version: str,
-    platform: str,
+    uv: Uv,
     site_packages: str,
     omit: Sequence[str] = (),
     strip: bool = True,
+    cpu_index: Optional[CpuIndex] = None,
 ) -> Installed:
     """The packages of a hash-pinned requirements file, at `site_packages` in the image.
 
-    uv installs for the image's Python `version` and `platform`; `python` is the command of an
-    interpreter of that version, for this machine. What fits the patterns `omit`, relative to
-    `site_packages`, is left out; `strip` see `elf.stripped`. Raises SystemExit where a package has no fitting wheel.
+    What fits the patterns `omit`, relative to `site_packages`, is left out; `strip`: see
+    `elf.stripped`. Raises SystemExit where a package has no fitting wheel.
     """
     target = Path("installed")
-    # fmt: off
-    argv = (
-        uv.absolute(), "pip", "install", "--quiet", "--target", target, "--requirement", requirements,
-        "--no-deps", "--require-hashes", "--only-binary", ":all:", "--no-config",
-        "--python", _program(python), "--python-version", version, "--python-platform", platform,
-    )
-    # fmt: on
-    result = subprocess.run(
-        [os.fspath(arg) for arg in argv], stderr=subprocess.PIPE, encoding="utf-8"
-    )
-    sys.stderr.write(result.stderr)
-    if result.returncode:
-        raise SystemExit(_failure(result.stderr, requirements, version, platform))
+    pins = install(requirements, uv, target, cpu_index)
     _drop(target, UVS_OWN)
     omitted = _drop(target, omit)
     if strip:
         omitted["bytes"] += _strip(target)
     _correct_records(target)
-    compile_tree(target, site_packages, python)
-    return Installed(_tree(target, site_packages), omitted)
-
-
-def not_installed(requirements: Path, installed: Iterable[str]) -> List[str]:
-    """What the file's markers give to other machines only; `installed` names what is there."""
-    there = {canonical(name) for name in installed}
-    for_some = (
-        name for name, text in _requirements(requirements).items() if "platform_machine" in text
-    )
-    return sorted({*for_some} - there)
+    compile_tree(target, site_packages, uv.python)
+    return Installed(_tree(target, site_packages), omitted, pins)
 
 
 def source_tree(source: Path, python: Sequence[str], site_packages: str) -> Tree:
@@ -101,41 +77,6 @@ def add_compiled(tree: Tree, python: Sequence[str]) -> None:
         compile_tree(root, "", python)
         for pyc in root.rglob("*.pyc"):
             tree.file(pyc.relative_to(root).as_posix(), pyc.read_bytes())
-
-
-def _failure(said: str, requirements: Path, version: str, platform: str) -> str:
-    # uv breaks its lines anywhere between words.
-    said = " ".join(said.split())
-    named = {canonical(name) for name in re.findall(r"([\w.-]+)==", said)}
-    packages = [name for name in _requirements(requirements) if name in named]
-    what = f"{' and '.join(packages)} of {requirements}" if packages else f"{requirements}"
-    advice = ""
-    if "no wheels" in said:
-        advice = (
-            ". Lock a version that has a wheel for it or, to do without on some machines, give the "
-            "dependency a marker such as platform_machine == 'x86_64'"
-        )
-    return f"uv could not install {what} for Python {version} on {platform}; see above{advice}"
-
-
-def _requirements(file: Path) -> Dict[str, str]:
-    """Canonical names and all that the file says of them (PEP 508 and hashes)."""
-    found: Dict[str, str] = {}
-    for line in file.read_text().replace("\\\n", " ").splitlines():
-        match = re.match(r"[A-Za-z0-9][\w.-]*", line)
-        if match:
-            name = canonical(match[0])
-            found[name] = found.get(name, "") + line
-    return found
-
-
-def _program(command: Sequence[str]) -> Path:
-    """A command as one file: what uv wants an interpreter to be."""
-    script = Path("python").absolute()
-    folder = shlex.quote(os.getcwd())
-    script.write_text(f'#!/bin/sh\ncd {folder} && exec {shlex.join(command)} "$@"\n')
-    script.chmod(0o755)
-    return script
 
 
 def _drop(folder: Path, patterns: Sequence[str]) -> Dict[str, int]:

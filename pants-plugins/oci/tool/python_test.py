@@ -6,14 +6,15 @@ import shutil
 import sys
 import zipfile
 from pathlib import Path
-from typing import Sequence
+from typing import Any, Callable, Optional, Sequence
 
 import pytest
 from uv import find_uv_bin
 
 from oci.tool.compatibility import wheels
 from oci.tool.layer import Tree
-from oci.tool.python import Installed, installed_packages, not_installed, source_tree
+from oci.tool.python import Installed, installed_packages, source_tree
+from oci.tool.requirements import CpuIndex, Uv, not_installed, required
 
 SITE_PACKAGES = "/usr/local/lib/python3.11/dist-packages"
 ROOT = SITE_PACKAGES.lstrip("/")
@@ -50,12 +51,14 @@ def add_to_tiny(files: dict[str, str]) -> None:
             archive.writestr(path, content)
 
 
-def another_wheel(name: str, tag: str) -> str:
+def another_wheel(name: str, tag: str, version: str = "1", folder: str = ".") -> str:
     """Makes it where uv finds it, and returns its hash."""
-    file = Path(f"{name}-1-{tag}.whl")
-    info = f"{name}-1.dist-info"
+    file = Path(folder, f"{name}-{version}-{tag}.whl")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: gpus\n"
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+        archive.writestr(f"{info}/METADATA", metadata)
         archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nTag: {tag}\n")
         archive.writestr(f"{info}/RECORD", "")
     return f"--hash=sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
@@ -67,13 +70,13 @@ def install(
     pin: str = "",
     machine: str = "x86_64",
     omit: Sequence[str] = (),
+    cpu_index: Optional[CpuIndex] = None,
 ) -> Installed:
     shutil.rmtree("installed", ignore_errors=True)
     pin = pin or f"tiny==1 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
     Path("pins.txt").write_text(f"{pin}\n")
-    image = (version, f"{machine}-manylinux_2_36", SITE_PACKAGES)
-    uv = Path(find_uv_bin())
-    return installed_packages(Path("pins.txt"), uv, [sys.executable], *image, omit)
+    uv = Uv(Path(find_uv_bin()), [sys.executable], version, f"{machine}-manylinux_2_36")
+    return installed_packages(Path("pins.txt"), uv, SITE_PACKAGES, omit, cpu_index)
 
 
 def contents(tree: Tree) -> dict[str, bytes]:
@@ -129,7 +132,7 @@ def test_what_is_omitted_is_neither_there_nor_recorded(
     ids=["no-fitting-wheel", "another-hash", "no-hash"],
 )
 def test_a_package_that_cannot_be_installed(
-    wheel: Path, capfd: pytest.CaptureFixture[str], arguments: dict[str, str], says: str
+    wheel: Path, capfd: pytest.CaptureFixture[str], arguments: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(
         SystemExit, match="^uv could not install tiny of pins.txt for Python 3.1.*; see above"
@@ -172,6 +175,84 @@ def test_what_markers_keep_from_a_machine_is_known(
 )
 def test_there_may_be_nothing_to_install(wheel: Path, pin: str) -> None:
     assert install(wheel, pin=pin).tree == Tree()
+
+
+X86_64 = "cp311-cp311-manylinux_2_17_x86_64"
+
+
+def folder_of_wheels(folder: Path) -> str:
+    (folder / "demo").mkdir(parents=True, exist_ok=True)
+    return str(folder / "demo")
+
+
+def package_index(folder: Path) -> str:
+    if links := [f'<a href="{file.name}">{file.name}</a>' for file in folder.glob("demo/*.whl")]:
+        (folder / "demo/index.html").write_text("\n".join(links))
+    return folder.as_uri()
+
+
+@pytest.mark.parametrize("address_of", [folder_of_wheels, package_index])
+def test_the_cpu_index_has_its_own_build_of_what_is_locked(
+    wheel: Path, monkeypatch: pytest.MonkeyPatch, address_of: Callable[[Path], str]
+) -> None:
+    monkeypatch.delenv("UV_NO_INDEX")
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    tiny = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    pin = f"demo==1 ; python_version >= '3' \\\n    {another_wheel('demo', X86_64)}\n"
+    own = another_wheel("demo", X86_64, "1+cpu", "cpu/demo")
+    another_wheel("demo", X86_64, "2+cpu", "cpu/demo")
+    another_wheel("demo", X86_64.replace("311", "312"), "1+cpu", "cpu/demo")
+    index = CpuIndex(address_of(Path("cpu").absolute()), ["Demo"])
+    installed = install(wheel, pin=f"{pin}tiny==1 --hash=sha256:{tiny}", cpu_index=index)
+    versions = {found["name"]: found["version"] for found in wheels(installed.tree)}
+    assert versions == {"demo": "1+cpu", "tiny": "1"}
+    told = {name: str(pin) for name, pin in installed.from_cpu_index.items()}
+    assert told == {"demo": f"1+cpu {own.removeprefix('--hash=')}"}
+    assert not [path for path, _ in installed.tree.files() if path.endswith("uv_cache.json")]
+
+
+def test_without_a_cpu_index_the_locked_build_is_taken(wheel: Path) -> None:
+    installed = install(wheel, pin=f"demo==1 {another_wheel('demo', X86_64)}")
+    assert [found["version"] for found in wheels(installed.tree)] == ["1"]
+    assert installed.from_cpu_index == {}
+
+
+@pytest.mark.parametrize("address_of", [folder_of_wheels, package_index])
+@pytest.mark.parametrize(
+    "held",
+    [[("1+cpu", "aarch64")], [("2+cpu", "x86_64")], []],
+    ids=["other-machine", "other-version", "nothing"],
+)
+def test_nothing_stands_in_for_what_the_cpu_index_lacks(
+    wheel: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    address_of: Callable[[Path], str],
+    held: list[tuple[str, str]],
+) -> None:
+    monkeypatch.delenv("UV_NO_INDEX")
+    locked = another_wheel("demo", X86_64, folder="pypi/demo")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", package_index(Path("pypi").absolute()))
+    for version, machine in held:
+        another_wheel("demo", X86_64.replace("x86_64", machine), version, "cpu/demo")
+    index = CpuIndex(address_of(Path("cpu").absolute()), ["demo"])
+    says = "uv could not install demo==1 of pins.txt for Python 3.11 on x86_64.* GPUs; see above"
+    with pytest.raises(SystemExit, match=says):
+        install(wheel, pin=f"demo==1 {locked}", cpu_index=index)
+    assert len(wheels(install(wheel, pin=f"demo==1 {locked}").tree)) == 1
+
+
+def test_the_cpu_index_is_not_asked_for_what_other_machines_need(wheel: Path) -> None:
+    pin = f"demo==1 ; platform_machine == 'aarch64' {another_wheel('demo', X86_64)}"
+    Path("cpu").mkdir()
+    index = CpuIndex(f"{Path.cwd()}/cpu", ["demo", "elsewhere"])
+    installed = install(wheel, pin=pin, cpu_index=index)
+    assert (installed.tree, installed.from_cpu_index) == (Tree(), {})
+
+
+def test_what_is_required_is_named_once(tmp_path: Path) -> None:
+    file = tmp_path / "pins.txt"
+    file.write_text("B.b==1 ; python_version < '3' --hash=1\nb-b==2\\\n  --hash=1\n# c==1\na==1\n")
+    assert required(file) == ["a", "b-b"]
 
 
 def test_sources_are_compiled(tmp_path: Path) -> None:

@@ -31,8 +31,11 @@ from pants.engine.unions import UnionRule
 from pants.option.global_options import GlobMatchErrorBehavior
 from pants.util.frozendict import FrozenDict
 
+from oci.subsystem import Oci
 from oci.target_types import (
+    FromCpuIndexField,
     InterpreterField,
+    OnlyForGpusField,
     OptionalLibrariesField,
     PackagesOmitField,
     RequirementsField,
@@ -60,6 +63,8 @@ class PythonPackagesLayerFieldSet(FieldSet):
     requirements: RequirementsField
     omit: PackagesOmitField
     strip: StripField
+    from_cpu_index: FromCpuIndexField
+    only_for_gpus: OnlyForGpusField
     optional_libraries: OptionalLibrariesField
 
 
@@ -87,7 +92,7 @@ class PythonSourcesLayerRequest(LayerRequest):
 
 @rule
 async def build_packages_layer(
-    request: PythonPackagesLayerRequest, toolchain: Toolchain, uv: Uv
+    request: PythonPackagesLayerRequest, toolchain: Toolchain, uv: Uv, oci: Oci
 ) -> Layer:
     fields = request.field_set
     path = fields.requirements.value
@@ -118,6 +123,7 @@ async def build_packages_layer(
                 *(f"--omit={pattern}" for pattern in fields.omit.value or ()),
                 *(() if fields.strip.value else ("--no-strip",)),
                 *(f"--optional-library={name}" for name in fields.optional_libraries.value or ()),
+                *_of_cpu_index(fields, oci.checked_cpu_index),
             ),
             input_digest=digest,
             interpreter=interpreter.digest,
@@ -127,6 +133,15 @@ async def build_packages_layer(
         ),
     )
     return Layer(await Get(Digest, RemovePrefix(result.output_digest, "out")))
+
+
+def _of_cpu_index(fields: PythonPackagesLayerFieldSet, index: str | None) -> tuple[str, ...]:
+    packages = fields.from_cpu_index.value or ()
+    if index and fields.only_for_gpus.value:
+        return ("--left-out",)
+    if index and packages:
+        return (f"--cpu-index={index}", *(f"--from-cpu-index={name}" for name in packages))
+    return ()
 
 
 @rule
