@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,6 +36,13 @@ FOLDER = "3rdparty/python"
 PRELUDE = f"{FOLDER}/pythons.py"
 OPTIONS = f"{FOLDER}/pythons.toml"
 IMAGES = "src/numerai_predict/images.py"
+# Which modules distributions have.
+MODULES = f"{FOLDER}/modules.toml"
+# The platforms of images, as markers know them.
+LINUX = {
+    platform: {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": machine}
+    for platform, machine in {"amd64": "x86_64", "arm64": "aarch64"}.items()
+}
 # What poetry.lock cannot hold has a lock of its own: NAME.in -> NAME.txt, from this Python upwards.
 OWN_LOCKS = {"numerai-tools": "3.11", "pants": "3.7"}
 # Dependency groups.
@@ -67,6 +75,8 @@ def exports(root: Path) -> dict[str, str]:
         if not BOUNDS.fullmatch(tool):
             lines[f"tools/{tool}"] = tool_requirements(locked, tool, oldest=pythons[0])
     files = {"requirements.txt": poetry_export(poetry), **lists(pythons, layer_names(images))}
+    named = tomlkit.parse((root / MODULES).read_text()).unwrap()
+    files[IMAGES] += module_list(modules(locked, pythons, images, named))
     for name in sorted(lines):
         files[f"{FOLDER}/{name}.txt"] = notice("poetry.lock") + "".join(sorted(lines[name]))
     return files
@@ -190,6 +200,40 @@ def naming(package: Package, layers: dict[str, list[str]]) -> str | None:
         if any(fnmatchcase(package.name, pattern) for pattern in patterns):
             return layer
     return None
+
+
+def modules(
+    locked: Locked, pythons: list[str], settings: dict[str, Any], named: dict[str, list[str]]
+) -> dict[str, list[str]]:
+    """By top-level module, the images that have it: of each Python the smaller one, as `3_11_full`,
+    and as `3_11_full/amd64` if only that platform's image has it."""
+    platforms: dict[tuple[str, str, str], set[str]] = {}
+    for python, (package, info) in product(pythons, locked.items()):
+        tabular = only_for(info.get_marker({PREDICTOR, TABULAR}), python)
+        flavour = "_full" if tabular.is_empty() else ""
+        marker = installed_for(package, locked, python, settings)
+        on = {platform for platform, linux in LINUX.items() if marker.validate(linux)}
+        for module in modules_of(package.name, named) if on else ():
+            platforms.setdefault((module, python, flavour), set()).update(on)
+    found: dict[str, list[str]] = {}
+    for (module, python, flavour), on in platforms.items():
+        if not flavour or (module, python, "") not in platforms:
+            image = python.replace(".", "_") + flavour
+            found.setdefault(module, []).append(image if len(on) > 1 else f"{image}/{on.pop()}")
+    return found
+
+
+def modules_of(distribution: str, named: dict[str, list[str]]) -> list[str]:
+    """Called like it, unless they are named."""
+    for pattern, found in named.items():
+        if fnmatchcase(distribution, pattern):
+            return found
+    return [distribution.replace("-", "_")]
+
+
+def module_list(found: dict[str, list[str]]) -> str:
+    lines = (f'    "{module}": "{" ".join(found[module])}",\n' for module in sorted(found))
+    return f"MODULES: dict[str, str] = {{\n{''.join(lines)}}}\n"
 
 
 def requirements(locked: Locked, groups: Groups, python: str) -> set[str]:

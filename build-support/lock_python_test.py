@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomlkit
@@ -70,6 +72,12 @@ def test_this_repository_is_in_sync(capsys: pytest.CaptureFixture[str]) -> None:
             "^uv==.*",
             "uv==0.1.0",
             "3rdparty/python/tools/uv.txt is stale",
+        ),
+        (
+            "3rdparty/python/modules.toml",
+            r"^pillow = .*\n",
+            "",
+            "src/numerai_predict/images.py is stale",
         ),
         ("3rdparty/python/pants.in", "==.*", "==2.16.0", "3rdparty/python/pants.txt is stale"),
         (
@@ -182,6 +190,26 @@ def test_what_the_list_becomes() -> None:
         },
         "mypy": {"interpreter_constraints": ["CPython>=3.11,<3.11"]},
     }
+
+
+def test_what_has_modules_of_other_names_is_locked() -> None:
+    locked = tomlkit.parse(Path("poetry.lock").read_text()).unwrap()["package"]
+    names = [package["name"] for package in locked]
+    named = tomlkit.parse(Path("3rdparty/python/modules.toml").read_text()).unwrap()
+    assert [pattern for pattern in named if not fnmatch.filter(names, pattern)] == []
+
+
+def test_images_that_have_a_module() -> None:
+    """Of each Python the smaller one, and of one platform only if the others have no wheel."""
+    found: dict[str, str] = {}
+    exec(Path("src/numerai_predict/images.py").read_text(), found)
+    tabular = [python.replace(".", "_") for python in PYTHONS]
+    full = " ".join(f"{python}_full" for python in tabular)
+    modules: Any = found["MODULES"]
+    assert modules["PIL"] == modules["google"] == " ".join(tabular)
+    assert modules["torch"] == modules["tensorflow"] == full
+    assert modules["treelite_runtime"] == full.replace("_full", "_full/amd64")
+    assert "numpy_financial" not in modules
 
 
 def test_what_the_oldest_python_gets_older_ones_get_too() -> None:
