@@ -279,6 +279,7 @@ def test_inspect_shows_what_the_pickle_needs_and_does_not_load_it(run, tmp_path,
         (b"<html>", 1, "model_error: bad.pkl is no pickle but an HTML page"),
         (b"", 1, "model_error: bad.pkl is empty"),
         (b"cpackage_that_is_gone.part\nmodel\n.", 6, "mismatch: not installed here: package_that"),
+        (b"ctorch.nn\nLinear\n.", 6, "not installed here: torch: numerai_predict_py_3_"),
     ],
 )
 def test_inspect_says_why_a_file_cannot_be_loaded(run, tmp_path, content, code, says):

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, BinaryIO, Literal, NamedTuple
 
 from numerai_predict.bytecode import Code, Python, pythons, spoken
+from numerai_predict.elsewhere import smallest_image, where
 from numerai_predict.images import IMAGES
 from numerai_predict.pickle_machine import Machine, NotAPickle
 
@@ -110,13 +111,25 @@ class Inspection:
         """The modules that it imports from packages that are not installed here."""
         return tuple(found.module for found in self.imports if found.status == "missing")
 
+    def lack(self) -> str | None:
+        """What is missing here, and where it is; None if nothing is."""
+        packages = dict.fromkeys(module.partition(".")[0] for module in self.missing())
+        found = "; ".join(f"{package}: {where(package)}" for package in packages)
+        return f"not installed here: {found}" if found else None
+
     def images(self) -> tuple[str, ...]:
-        """The images whose Python can run its functions."""
+        """The images that have what it imports and whose Python can run its functions."""
         return tuple(
-            f"numerai_predict_py_{major}_{minor}"
-            for major, minor in IMAGES
-            if self.pythons is None or (major, minor) in self.pythons
+            image
+            for python, image in self._images.items()
+            if self.pythons is None or python in self.pythons
         )
+
+    @cached_property
+    def _images(self) -> dict[Python, str]:
+        """Of each Python, the smallest image that has what it imports."""
+        images = {python: smallest_image(python, self.names) for python in IMAGES}
+        return {python: image for python, image in images.items() if image}
 
     def mismatch(self, version: tuple[Any, ...] = sys.version_info) -> str | None:
         """Why this Python cannot run its functions, and what can; None if it may.
@@ -128,7 +141,8 @@ class Inspection:
         here = (major, minor)
         if self.pythons is None or here in self.pythons:
             return None
-        remedy = "there is no image for it: make the pickle again with Python " + spoken(IMAGES)
+        others = spoken(self._images or IMAGES)
+        remedy = f"there is no image for it: make the pickle again with Python {others}"
         if self.images():
             remedy = "run it with " + " or ".join(self.images())
         return f"{self._origin(here)}, this is Python {spoken([here])}: {remedy}"
@@ -153,8 +167,8 @@ class Inspection:
             return f"cannot be loaded: it {self.fault}"
         if mismatch := self.mismatch():
             return mismatch
-        if missing := self.missing():
-            return f"not installed here: {', '.join(missing)}"
+        if lack := self.lack():
+            return lack
         return f"nothing speaks against Python {spoken([sys.version_info[:2]])}, which is here"
 
     def to_json(self) -> dict[str, Any]:

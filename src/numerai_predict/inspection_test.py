@@ -117,6 +117,20 @@ def test_a_mismatch_without_image_says_which_pythons_have_one(pickled_by):
     assert made.images() == ()
 
 
+def test_images_are_those_that_have_what_a_pickle_imports(pickled_by):
+    content = (pickled_by((3, 11)) / "attribute_calls.pkl").read_bytes()
+    both = inspect(b"ctorch.nn\nLinear\n0cpandas\nDataFrame\n0" + content[2:])
+    assert both.images() == ("numerai_predict_py_3_11_full",)
+    assert "run it with numerai_predict_py_3_11_full" in both.mismatch((3, 12))
+
+
+def test_where_missing_packages_are():
+    made = inspect(b"(ctorch.nn\nLinear\nctorch\ndevice\ncmy_own.part\nmodel\nt.")
+    image = "numerai_predict_py_{}_{}_full".format(*HERE)
+    assert "here: my_own: no image has it. If" in made.table()
+    assert made.lack().endswith(f"; torch: {image} has it")
+
+
 def test_functions_of_several_pythons(pickled_by):
     contents = [
         (pickled_by(python) / "comparisons.pkl").read_bytes() for python in ((3, 11), (3, 13))

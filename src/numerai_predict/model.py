@@ -15,6 +15,7 @@ from typing import IO, Any
 import cloudpickle  # noqa: F401  (what pickles of functions import)
 import pandas as pd
 
+from numerai_predict.elsewhere import where
 from numerai_predict.errors import (
     EnvironmentMismatch,
     LimitExceeded,
@@ -172,11 +173,18 @@ def _load_failure(name: str, error: BaseException, details: str) -> PredictError
 
 
 def _missing_module(error: ModuleNotFoundError, details: str) -> EnvironmentMismatch:
-    package = (error.name or str(error)).partition(".")[0]
+    here = f"in this Python {_PYTHON} environment"
+    if error.name is None:  # a library's own words
+        return EnvironmentMismatch(f"the model lacks a package {here}: {error}", details)
+    package, _, part = error.name.partition(".")
+    if part:  # only a package that is here is asked for its parts
+        return EnvironmentMismatch(
+            f"the model imports {error.name!r}, which the {package!r} {here} does not have "
+            f"({error}): it was made with another version",
+            details,
+        )
     return EnvironmentMismatch(
-        f"the model imports {package!r}, which is not installed in this Python {_PYTHON} "
-        f"environment ({error}). If it is your own code, store it in the pickle: "
-        f"cloudpickle.register_pickle_by_value({package})",
+        f"the model imports {package!r}, which is not installed {here} ({error}): {where(package)}",
         details,
     )
 

@@ -71,6 +71,9 @@ def test_other_signatures_are_refused_with_the_accepted_forms(function):
 LIVE = pd.DataFrame({"feature_a": [0, 1, 2]}, index=pd.Index(["n1", "n2", "n3"], name="id"))
 
 
+FULL_IMAGE = "numerai_predict_py_{}_{}_full".format(*sys.version_info)
+
+
 def load(content: bytes):
     return model.load(io.BytesIO(content), "model.pkl")
 
@@ -95,6 +98,10 @@ def old_code_object():
     return RaisesWhenLoaded(types.CodeType, *range(30))
 
 
+def asks_for_more():
+    raise ModuleNotFoundError("Install v2.0 of a package.")
+
+
 def no_memory():
     raise MemoryError("no room")
 
@@ -110,9 +117,13 @@ def no_memory():
         (pickle.dumps(pd.Series([1])), 1, "holds a pandas.core.series.Series"),
         (b"cnumerai_predict\ngone\n.", 1, "use cloudpickle.dump"),
         (b"cpackage_that_is_gone.part\nmodel\n.", 6, "'package_that_is_gone', which is not inst"),
+        (b"cpackage_that_is_gone\nmodel\n.", 6, "no image has it. If it is your own code, store"),
+        (b"cpandas.of_another_version\nmodel\n.", 6, "'pandas' in this Python 3"),
+        (b"ctorch.nn\nLinear\n.", 6, f"(No module named 'torch'): {FULL_IMAGE} has it"),
         (cloudpickle.dumps(old_code_object()), 6, "was not made with Python 3."),
         (cloudpickle.dumps(RaisesWhenLoaded(sys.exit, 0)), 1, "sys.exit(0) while being loaded"),
         (cloudpickle.dumps(RaisesWhenLoaded(int, "x")), 1, "ValueError: invalid literal"),
+        (cloudpickle.dumps(RaisesWhenLoaded(asks_for_more)), 6, "environment: Install v2.0 of a"),
         (cloudpickle.dumps(RaisesWhenLoaded(no_memory)), 4, "no room"),
     ],
 )
@@ -129,6 +140,10 @@ def raises(x):
 
 def imports(x):
     import package_that_is_gone.part  # noqa: F401  # pants: no-infer-dep
+
+
+def imports_torch(x):
+    import torch  # noqa: F401  # pants: no-infer-dep
 
 
 def exits(x):
@@ -166,6 +181,7 @@ class OfAnotherLibrary:
         (writes, 1, "may write only to its working directory"),
         (fills, 4, "no room"),
         (imports, 6, "imports 'package_that_is_gone', which is not installed"),
+        (imports_torch, 6, f"{FULL_IMAGE} has it"),
         (lambda x: None, 1, "the model returned NoneType, not a pandas DataFrame: a function with"),
         (lambda x: x["feature_a"], 1, "return it with .to_frame('prediction')"),
         (lambda x: x["feature_a"].to_numpy(), 1, "the model returned numpy.ndarray"),

@@ -37,8 +37,8 @@ def main(fd: int) -> None:
     channel.send("confined", protections=protections)
     try:
         if order.fields["inspect"]:
-            if missing := inspect(channel, orders.get("model")):
-                raise errors.EnvironmentMismatch(f"not installed here: {', '.join(missing)}")
+            if lack := inspect(channel, orders.get("model")):
+                raise errors.EnvironmentMismatch(lack)
         else:
             predict(channel, orders, None if order.fields["debug"] else 8)
         channel.send("done")
@@ -48,8 +48,8 @@ def main(fd: int) -> None:
     channel.receive()  # leave to end in order, with what the model wants done at exit
 
 
-def inspect(channel: Channel, model: Message) -> tuple[str, ...]:
-    """Say what is in a pickle, without loading it. Returns the modules that are missing here.
+def inspect(channel: Channel, model: Message) -> str | None:
+    """Say what is in a pickle, without loading it. Returns what is missing here, and where it is.
 
     Raises:
         ModelError: it is no pickle.
@@ -66,7 +66,7 @@ def inspect(channel: Channel, model: Message) -> tuple[str, ...]:
         raise errors.ModelError(f"{name} {found.fault}")
     if mismatch := found.mismatch():
         raise errors.EnvironmentMismatch(f"{name}: {mismatch}")
-    return found.missing()
+    return found.lack()
 
 
 def predict(channel: Channel, orders: Inbox, traceback_limit: int | None) -> None:
