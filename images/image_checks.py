@@ -19,6 +19,8 @@ import importlib.metadata
 import importlib.util
 import json
 import locale
+import os
+import platform
 import sqlite3
 import ssl
 import subprocess
@@ -146,6 +148,25 @@ def scanners_find_every_debian_package() -> None:
         assert f"{fields['Package']} {fields['Version']}" == f"{name} {pins[name].split()[0]}", name
 
 
+@check
+def the_predictor_knows_which_modules_this_image_has() -> None:
+    from numerai_predict.images import MODULES
+
+    image = "{}_{}".format(*sys.version_info)
+    flavours = {image}
+    if os.environ.get("NUMERAI_PREDICT_IMAGE", "").endswith("_full"):
+        flavours.add(f"{image}_full")
+    if platform.machine() == "x86_64":
+        flavours |= {f"{flavour}/amd64" for flavour in flavours}
+    known = {module for module, images in MODULES.items() if flavours & set(images.split())}
+    packages = {each.name: top_level_modules(each) for each in importlib.metadata.distributions()}
+    absent = known.difference(*packages.values())
+    assert not absent, f"3rdparty/python/modules.toml: there is no {sorted(absent)}"
+    for name, modules in packages.items():
+        public = {module for module in modules if not module.startswith("_")}
+        assert not public or public & known, f"3rdparty/python/modules.toml: {name} has {public}"
+
+
 def every_package_imports(requirements: Sequence[str]) -> None:
     """All that the files require is there, in that version, and all that is there imports."""
     from packaging.requirements import Requirement
@@ -181,8 +202,8 @@ def top_level_modules(distribution: importlib.metadata.Distribution) -> set[str]
 
 def image() -> dict[str, Any]:
     """The description of the image's one platform."""
-    (platform,) = json.loads(Path("image.json").read_text())["platforms"].values()
-    return platform
+    (description,) = json.loads(Path("image.json").read_text())["platforms"].values()
+    return description
 
 
 def ldconfig(*args: str) -> str:
