@@ -7,11 +7,14 @@ MINORS := $(PYTHONS:3.%=%)
 BUILDS := $(MINORS:%=build_3_%)
 TESTS := $(MINORS:%=test_3_%)
 
-.PHONY: help run test build $(BUILDS) build_shell $(TESTS) pythons benchmark lock digests sizes reproduce fmt clean
+.PHONY: help run test build $(BUILDS) build_shell $(TESTS) pythons benchmark lock parity digests sizes reproduce fmt clean
 
 # numerai-predict's users forced a fresh build with DOCKER_BUILDKIT=0.
 PANTS := ./pants $(if $(filter 0,$(DOCKER_BUILDKIT)),--no-local-cache)
 EXAMPLE := dist/example
+PARITY := dist/parity
+COMPARED := $(or $(filter $(PYTHON),$(PYTHONS)),$(PYTHONS))
+TRIED := $(COMPARED:%=$(PARITY)/%.json)
 BUILT = $(wildcard dist/images/*/image.json)
 
 help: ## this list
@@ -62,6 +65,14 @@ pythons: ## the Python versions, as JSON
 benchmark: ## the predictor against a plain script, on the example that `make run` leaves
 	$(PANTS) package images:py311
 	build-support/with-engines python3 benchmarks/compare.py
+
+parity: $(if $(filter 0,$(IMPORT)),,$(TRIED)) ## numerai-predict's packages in our images (PYTHON=3.11; IMPORT=0: nothing is built and imported)
+	./pants run build-support/parity.py -- $(COMPARED) $(if $(filter 0,$(IMPORT)),,--imports $(PARITY))
+
+.PHONY: $(TRIED)
+$(TRIED): $(PARITY)/3.%.json:
+	@mkdir -p $(PARITY)
+	$(PANTS) --oci-entrypoint=/usr/bin/python3 run images:py3$*-full -- build-support/importable.py $@
 
 lock: ## resolve Python and Debian packages anew, and export what is derived from them
 	./pants run build-support/lock_python.py -- $(LOCK_ARGS)
