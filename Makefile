@@ -7,7 +7,8 @@ MINORS := $(PYTHONS:3.%=%)
 BUILDS := $(MINORS:%=build_3_%)
 TESTS := $(MINORS:%=test_3_%)
 
-.PHONY: help run test build $(BUILDS) build_shell $(TESTS) pythons benchmark lock parity digests sizes reproduce fmt clean
+.PHONY: help run test build $(BUILDS) build_shell $(TESTS) pythons notebook_pickle benchmark lock parity digests sizes \
+  reproduce fmt clean
 
 # numerai-predict's users forced a fresh build with DOCKER_BUILDKIT=0.
 PANTS := ./pants $(if $(filter 0,$(DOCKER_BUILDKIT)),--no-local-cache)
@@ -22,7 +23,7 @@ help: ## this list
 	for minor in $(MINORS); do \
 	  printf 'build_3_%s\tbuild the Python 3.%s image, and load it\n' $$minor $$minor; \
 	  printf 'test_3_%s\tthe tests of the Python 3.%s image\n' $$minor $$minor; \
-	done; } | expand -t 14
+	done; } | expand -t 18
 
 run: ## build images:py311, train an example model in it, and predict with it
 	$(PANTS) --oci-entrypoint=/usr/bin/python3 run images:py311 -- examples/make_model.py $(EXAMPLE)
@@ -61,6 +62,12 @@ build_% test_%:
 
 pythons: ## the Python versions, as JSON
 	@printf '"%s"\n' $(PYTHONS) | paste -s -d , - | sed 's/.*/[&]/'
+
+notebook_pickle: ## run NOTEBOOK=path.ipynb in an image's packages; the pickle it makes is kept (docs/predict.md)
+	$(if $(NOTEBOOK),,$(error notebook_pickle needs NOTEBOOK=path.ipynb))
+	@./pants run build-support/notebook_pickle.py -- \
+	  "$(NOTEBOOK)" $(if $(PYTHON),--python "$(PYTHON)") $(if $(FLAVOUR),--flavour "$(FLAVOUR)") \
+	  $(if $(OUTPUT),--output "$(OUTPUT)")
 
 benchmark: ## the predictor against a plain script, on the example that `make run` leaves
 	$(PANTS) package images:py311

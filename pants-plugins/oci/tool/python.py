@@ -40,8 +40,8 @@ def installed_packages(
     uv: Uv,
     site_packages: str,
     omit: Sequence[str] = (),
-    strip: bool = True,
     cpu_index: Optional[CpuIndex] = None,
+    strip: bool = True,
 ) -> Installed:
     """The packages of a hash-pinned requirements file, at `site_packages` in the image.
 
