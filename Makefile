@@ -69,7 +69,7 @@ notebook_pickle: ## run NOTEBOOK=path.ipynb in an image's packages; the pickle i
 	  "$(NOTEBOOK)" $(if $(PYTHON),--python "$(PYTHON)") $(if $(FLAVOUR),--flavour "$(FLAVOUR)") \
 	  $(if $(OUTPUT),--output "$(OUTPUT)")
 
-benchmark: ## the predictor against a plain script, on the example that `make run` leaves
+benchmark: ## the predictor against a plain script, on the example that `make run` leaves; the full image, if built
 	$(PANTS) package images:py311
 	build-support/with-engines python3 benchmarks/compare.py
 

@@ -1,7 +1,8 @@
-"""The predictor against a plain script, side by side in one run: `make benchmark`.
+"""The predictor against a plain script, and the full image against the tabular one: `make benchmark`.
 
-Whole `docker run`s of the same image on the same files, in turn, so that a machine that slows
-down slows both. Prints a table of medians and of the median ratio.
+Whole `docker run`s on the same files, in turn, so that a machine that slows down slows both. Prints
+tables of medians and of the median ratio. The full image is compared when it has been built
+(`./pants package images:py311-full`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).parent
-IMAGE = Path("dist/images/py311")
+IMAGES = Path("dist/images")
 EXAMPLE = Path("dist/example")  # what `make run` leaves
 WORK = Path("dist/benchmark").absolute()
 
@@ -35,53 +36,95 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=9, help="pairs of each kind (default: 9)")
     args = parser.parse_args()
-    image = prepare()
+    tabular = load("py311")
+    prepare(tabular)
+    models = [("trivial", "trivial.pkl"), ("LightGBM", "model.pkl")]
     with server() as url:
         rows = [
-            compare(f"{name} model, {place}", image, model, where, args.runs)
-            for name, model in [("trivial", "trivial.pkl"), ("LightGBM", "model.pkl")]
+            compare(
+                f"{name} model, {place}",
+                predictor(tabular, model, where),
+                plain_script(tabular, model, where),
+                args.runs,
+            )
+            for name, model in models
             for place, where in [("local files", str(WORK)), ("50 ms, 100 MB/s", url)]
         ]
-    print("| whole docker run | predictor | plain script | time ratio | memory ratio |")
-    print("|---|---|---|---|---|")
-    for row in rows:
-        print(row)
+    show("predictor", "plain script", rows)
+    if (IMAGES / "py311-full/image.tar").exists():
+        full = load("py311-full")
+        rows = [
+            compare(
+                f"{name} model, local files",
+                predictor(full, model, str(WORK)),
+                predictor(tabular, model, str(WORK)),
+                args.runs,
+            )
+            for name, model in models
+        ]
+        show("full image", "tabular image", rows)
 
 
-def prepare() -> str:
-    """Load the image and lay out the files. Returns the image's reference."""
-    reference = json.loads((IMAGE / "image.json").read_text())["reference"]
-    call("docker", "load", "--quiet", "--input", IMAGE / "image.tar")
+def load(image: str) -> str:
+    """Load the image into Docker. Returns its reference."""
+    folder = IMAGES / image
+    call("docker", "load", "--quiet", "--input", folder / "image.tar")
+    reference: str = json.loads((folder / "image.json").read_text())["reference"]
+    return reference
+
+
+def prepare(image: str) -> None:
+    """Lay out the files."""
     shutil.rmtree(WORK, ignore_errors=True)
     WORK.mkdir(parents=True)
     for name in ("live.parquet", "live_benchmark_models.parquet", "model.pkl"):
         shutil.copy(EXAMPLE / name, WORK)
     for script in HERE.glob("*.py"):
         shutil.copy(script, WORK)
-    call(*python(reference), f"{WORK}/trivial_model.py", f"{WORK}/trivial.pkl")
-    return reference
+    call(*python(image), f"{WORK}/trivial_model.py", f"{WORK}/trivial.pkl")
 
 
-def compare(title: str, image: str, model: str, where: str, runs: int) -> str:
+def predictor(image: str, model: str, where: str) -> list[str]:
+    """`where` is a folder, or a server's address to which predictions are then posted."""
+    flags = zip(("model", "dataset", "benchmarks"), files(model, where))
+    post = [f"--post_url={where}/", "--post_data=key=value"] if is_remote(where) else []
+    options = [f"--{flag}={file}" for flag, file in flags]
+    return [*container(), image, *options, *post, f"--output_dir={WORK}"]
+
+
+def plain_script(image: str, model: str, where: str) -> list[str]:
+    post = [where] if is_remote(where) else []
+    script = f"{WORK}/single_process.py"
+    return [*python(image), script, *files(model, where), f"{WORK}/plain.csv", *post]
+
+
+def files(model: str, where: str) -> list[str]:
+    return [f"{where}/{name}" for name in (model, "live.parquet", "live_benchmark_models.parquet")]
+
+
+def is_remote(where: str) -> bool:
+    return where.startswith("http")
+
+
+def compare(title: str, ours: list[str], other: list[str], runs: int) -> str:
     """Run both in turn. Returns a line of the table."""
-    files = [f"{where}/{name}" for name in (model, "live.parquet", "live_benchmark_models.parquet")]
-    remote = where.startswith("http")
-    flags = [f"--{flag}={file}" for flag, file in zip(("model", "dataset", "benchmarks"), files)]
-    post = [f"--post_url={where}/", "--post_data=key=value"] if remote else []
-    ours = [*container(), image, *flags, *post, f"--output_dir={WORK}"]
-    output = f"{WORK}/plain.csv"
-    plain = [*python(image), f"{WORK}/single_process.py", *files, output, *([where] * remote)]
     seconds: list[tuple[float, float]] = []
     for number in range(runs + 1):
-        pair = timed(ours), timed(plain)
+        pair = timed(ours), timed(other)
         if number:  # the first warms caches up
             seconds.append(pair)
         print(f"\r{title}: {number} of {runs}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    memory = statistics.median(peak(ours) / peak(plain) for _ in range(3))
+    memory = statistics.median(peak(ours) / peak(other) for _ in range(3))
     ratio = statistics.median(a / b for a, b in seconds)
     first, second = (statistics.median(column) for column in zip(*seconds))
     return f"| {title} | {first:.2f} s | {second:.2f} s | {ratio:.2f} | {memory:.2f} |"
+
+
+def show(ours: str, other: str, rows: list[str]) -> None:
+    print(f"| whole docker run | {ours} | {other} | time ratio | memory ratio |")
+    print("|---|---|---|---|---|")
+    print(*rows, sep="\n", end="\n\n")
 
 
 def container(*options: str) -> list[str]:
