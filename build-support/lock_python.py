@@ -141,7 +141,7 @@ def lists(pythons: list[str], layers: dict[str, list[str]]) -> dict[str, str]:
 def layer_lists(layers: dict[str, list[str]]) -> Iterator[str]:
     # Pants takes only values that are hashable.
     for flavour, names in layers.items():
-        yield f"{flavour.upper()}_LAYERS = ({quoted(names)})\n"
+        yield f"{flavour.upper()}_LAYERS = ({quoted(names)},)\n"
 
 
 def quoted(values: list[str]) -> str:

@@ -5,14 +5,28 @@ from __future__ import annotations
 import fnmatch
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tomlkit
+from packaging.requirements import Requirement
 from poetry.core.version.markers import parse_marker
+from poetry.factory import Factory
 
-from lock_python import also_below, lists, main, python_versions, resolve_of, specifier
+from lock_python import (
+    Locked,
+    also_below,
+    layer_names,
+    layers,
+    lists,
+    main,
+    python_versions,
+    resolve_of,
+    settings,
+    specifier,
+)
 
 INPUTS = ["poetry.lock", "pyproject.toml", "requirements.txt", "src/numerai_predict/images.py"]
 PYTHONS = python_versions(Path())
@@ -51,7 +65,7 @@ def test_this_repository_is_in_sync(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (
             "pyproject.toml",
-            r'"pandas>=.*"',
+            r'"pandas<3"',
             '"pandas==2.3.1"',
             "poetry.lock does not match pyproject.toml",
         ),
@@ -102,14 +116,14 @@ def test_an_edit_is_reported(
 
 
 def test_a_hash_changed_in_the_lock_is_reported_for_each_export_that_has_it(repo: Path) -> None:
-    edit(repo / "poetry.lock", r'(?s)(name = "cloudpickle".*?sha256:)\w{4}', r"\g<1>0000")
+    edit(repo / "poetry.lock", r'(?s)(name = "urllib3".*?sha256:)\w{4}', r"\g<1>0000")
     stale = {line.split()[0] for line in complaints(repo)}
     assert {
         "requirements.txt",
         f"3rdparty/python/{resolve_of(PYTHONS[0])}.txt",
-        f"3rdparty/python/{resolve_of(PYTHONS[-1])}-predictor.txt",
+        f"3rdparty/python/{resolve_of(PYTHONS[-1])}/predictor.txt",
     } <= stale
-    assert "3rdparty/python/py311-models.txt" not in stale
+    assert "3rdparty/python/py311/catboost.txt" not in stale
 
 
 @pytest.mark.parametrize(
@@ -117,7 +131,7 @@ def test_a_hash_changed_in_the_lock_is_reported_for_each_export_that_has_it(repo
     [
         "poetry.lock",
         "requirements.txt",
-        "3rdparty/python/py311-models.txt",
+        "3rdparty/python/py311/catboost.txt",
         "3rdparty/python/numerai-tools.txt",
     ],
 )
@@ -142,9 +156,9 @@ def listing(repo: Path, pythons: list[str]) -> None:
 
 
 def exports_of(python: str) -> set[str]:
-    return {
-        f"3rdparty/python/{resolve_of(python)}{kind}.txt" for kind in ("", "-models", "-predictor")
-    }
+    folder = f"3rdparty/python/{resolve_of(python)}"
+    layers = (layer for layers in layer_names(settings(Path())).values() for layer in layers)
+    return {f"{folder}.txt", *(f"{folder}/{layer}.txt" for layer in layers)}
 
 
 def test_a_new_python_version_needs_its_exports(repo: Path) -> None:
@@ -173,7 +187,12 @@ def test_the_range_and_the_list_of_pythons_agree(repo: Path, asked: str) -> None
 
 def test_what_the_list_becomes() -> None:
     """BUILD files, Pants and the predictor read the same versions, in their order of age."""
-    written = lists(["3.9", "3.10"])
+    layers = {"tabular": ["predictor", "arrow"], "full": ["torch"]}
+    written = lists(["3.9", "3.10"], layers)
+    assert written["3rdparty/python/pythons.py"].splitlines()[2:] == [
+        'TABULAR_LAYERS = ("predictor", "arrow",)',
+        'FULL_LAYERS = ("torch",)',
+    ]
     assert [text.splitlines()[1] for path, text in written.items() if path.endswith(".py")] == [
         'PYTHONS = ("3.9", "3.10")',
         "IMAGES: tuple[tuple[int, int], ...] = ((3, 9), (3, 10))",
@@ -219,3 +238,54 @@ def test_what_the_oldest_python_gets_older_ones_get_too() -> None:
         for python, wanted in {"3.9": True, oldest: True, "3.12": False}.items():
             environment = {"python_version": python, "python_full_version": f"{python}.0"}
             assert also_below(marker, oldest).validate(environment) == wanted
+
+
+@pytest.fixture(scope="module")
+def locked() -> Locked:
+    return Factory().create_poetry(Path(), disable_plugins=True).locker.locked_packages()
+
+
+def in_layers(locked: Locked, python: str, machine: str, **changes: Any) -> dict[str, set[str]]:
+    """Layer -> names of the packages that such an image has."""
+    environment = {"platform_machine": machine, "python_version": python}
+    return {
+        layer: {
+            requirement.name
+            for requirement in map(Requirement, (line.split(" \\\n")[0] for line in lines))
+            if requirement.marker is None or requirement.marker.evaluate(environment)
+        }
+        for layer, lines in layers(locked, python, {**settings(Path()), **changes}).items()
+    }
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_each_package_is_in_one_layer(locked: Locked, python: str, machine: str) -> None:
+    found = in_layers(locked, python, machine)
+    assert max(Counter(name for names in found.values() for name in names).values()) == 1
+    assert {"numpy", "scipy"} <= found["arrays"]
+    assert "pandas" in found["predictor"]
+    assert found["torch"] == {"torch"}
+    # Of the two that hold the same modules.
+    here, elsewhere = "tensorflow-cpu", "tensorflow"
+    if machine != "x86_64":
+        here, elsewhere = elsewhere, here
+    assert found["tensorflow"] == {here}
+    assert not set().union(*found.values()) & {elsewhere, "triton", "cmake"}
+
+
+def test_a_package_is_in_the_first_layer_that_names_it(locked: Locked) -> None:
+    named = {"tabular": {"a": ["pol*", "numpy"], "b": ["polars", "pyarrow"]}, "full": {"b": []}}
+    found = in_layers(locked, "3.11", "x86_64", layers=named)
+    assert {"polars", "polars-runtime-32", "numpy"} <= found["a"]
+    assert found["b"] == {"pyarrow"}
+    assert {"pandas", "urllib3"} <= found["predictor"]
+    assert {"catboost", "numerapi"} <= found["tabular-rest"]
+    assert {"torch", "grpcio", "nvidia-nvjitlink"} <= found["full-rest"]
+
+
+def test_what_is_left_out_is_in_no_layer(locked: Locked) -> None:
+    found = in_layers(locked, "3.11", "x86_64", **{"left-out": ["polars"], "superseded": {}})
+    assert "triton" in found["full-rest"]
+    assert found["polars"] == {"polars-runtime-32"}
+    assert found["tensorflow"] == {"tensorflow", "tensorflow-cpu"}

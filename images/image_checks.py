@@ -1,7 +1,7 @@
 """What only an image's own Python can check; `image.yaml` says the rest, and runs this.
 
     python image_checks.py                        all but the packages
-    python image_checks.py --imports REQUIREMENTS...   every package of these files imports
+    python image_checks.py --imports FOLDER       every package of the requirements there imports
 
 Prints every check and what it found wrong; exits 1 if anything was. The image's description,
 image.json, lies in the working directory.
@@ -30,7 +30,7 @@ import tempfile
 import time
 import warnings
 import zoneinfo
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -167,15 +167,20 @@ def the_predictor_knows_which_modules_this_image_has() -> None:
         assert not public or public & known, f"3rdparty/python/modules.toml: {name} has {public}"
 
 
-def every_package_imports(requirements: Sequence[str]) -> None:
-    """All that the files require is there, in that version, and all that is there imports."""
+def every_package_imports(requirements: Path) -> None:
+    """What the image's layers should hold is there, in that version, and all that is there imports.
+
+    `requirements` is a folder: py311/catboost.txt is what the layer py311-catboost holds.
+    """
     from packaging.requirements import Requirement
     from packaging.utils import canonicalize_name
 
     found = {canonicalize_name(each.name): each for each in importlib.metadata.distributions()}
     missing = image().get("labels", {}).get("oci.missing_packages", "").split(",")
-    lines = [line for file in requirements for line in Path(file).read_text().splitlines()]
-    for line in lines:
+    layers = {layer["what"] for layer in image()["layers"]}
+    files = [file for file in requirements.iterdir() if f"{requirements.name}-{file.stem}" in layers]
+    assert files, f"no layer holds what {requirements} has"
+    for line in (line for file in files for line in file.read_text().splitlines()):
         if line.startswith((" ", "#")):
             continue
         requirement = Requirement(line.rstrip("\\ "))
@@ -213,7 +218,7 @@ def ldconfig(*args: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--imports", nargs="+", metavar="REQUIREMENTS")
+    parser.add_argument("--imports", type=Path, metavar="FOLDER")
     args = parser.parse_args()
     if args.imports:
         every_package_imports(args.imports)

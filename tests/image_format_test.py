@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+import runpy
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from packaging.utils import canonicalize_name
 from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT4
 
+TABULAR = runpy.run_path("3rdparty/python/pythons.py")["TABULAR_LAYERS"]
 SCHEMAS = Path("/usr/share/gocode/src/github.com/opencontainers/image-spec/schema")
 
 Document = dict[str, Any]
@@ -248,14 +250,14 @@ def test_an_image_without_packages_is_small(layers):
     assert sizes["os"] + sizes["cpython311"] < 60_000_000
 
 
-@pytest.mark.parametrize("what", ["py311-predictor", "py311-models"])
-def test_a_layer_holds_exactly_the_pinned_packages(what, layers):
-    (layer,) = (layer for layer in layers if layer.description["what"] == what)
+@pytest.mark.parametrize("name", TABULAR)
+def test_a_layer_holds_exactly_the_pinned_packages(name, layers):
+    (layer,) = (layer for layer in layers if layer.description["what"] == f"py311-{name}")
     folders = {PurePosixPath(member.name) for member in layer.members if member.isdir()}
     names = [folder.stem for folder in folders if folder.match("dist-packages/*.dist-info")]
     installed = {(canonicalize_name(name.split("-")[0]), name.split("-")[1]) for name in names}
 
-    lines = Path(f"3rdparty/python/{what}.txt").read_text().splitlines()
+    lines = Path(f"3rdparty/python/py311/{name}.txt").read_text().splitlines()
     pins = [Requirement(line.rstrip(" \\")) for line in lines if line[:1].isalpha()]
     assert installed == {
         (canonicalize_name(pin.name), str(pin.specifier).removeprefix("=="))
