@@ -7,7 +7,7 @@ MINORS := $(PYTHONS:3.%=%)
 BUILDS := $(MINORS:%=build_3_%)
 TESTS := $(MINORS:%=test_3_%)
 
-.PHONY: help run test build $(BUILDS) build_shell $(TESTS) pythons notebook_pickle benchmark lock parity digests sizes \
+.PHONY: help run test test_full build $(BUILDS) $(BUILDS:%=%_full) build_shell $(TESTS) pythons notebook_pickle benchmark lock parity digests sizes \
   reproduce fmt clean
 
 # numerai-predict's users forced a fresh build with DOCKER_BUILDKIT=0.
@@ -22,6 +22,7 @@ help: ## this list
 	@{ sed -nE 's/^([a-z_0-9]+):.*## /\1\t/p' $(MAKEFILE_LIST); \
 	for minor in $(MINORS); do \
 	  printf 'build_3_%s\tbuild the Python 3.%s image, and load it\n' $$minor $$minor; \
+	  printf 'build_3_%s_full\tthe same with torch, TensorFlow, JAX and their like\n' $$minor; \
 	  printf 'test_3_%s\tthe tests of the Python 3.%s image\n' $$minor $$minor; \
 	done; } | expand -t 18
 
@@ -31,14 +32,24 @@ run: ## build images:py311, train an example model in it, and predict with it
 	./pants run images:py311 -- --model $(EXAMPLE)/model.pkl --dataset $(EXAMPLE)/live.parquet \
 	  --benchmarks $(EXAMPLE)/live_benchmark_models.parquet --output_dir $(EXAMPLE)
 
-test: ## lint, types and all tests, with the container engines they need
-	build-support/with-engines build-support/check ::
+test: ## lint, types and all tests but test_full's, with the container engines they need
+	build-support/with-engines build-support/check --tag=-large ::
+
+# One after the other: each wants some 25 GB of disk while it runs.
+test_full: ## the tests of the full images, of every Python
+	for python in $(MINORS:%=py3%); do \
+	  build-support/with-engines $(PANTS) test images:$$python-full tests/models:$$python-full || exit; \
+	done
 
 build: $(BUILDS) ## build every image, and load them where a Docker engine runs
 
 $(BUILDS): build_3_%:
 	$(PANTS) --oci-platform=host package images:py3$*
 	@$(call load,py3$*)
+
+$(BUILDS:%=%_full): build_3_%_full:
+	$(PANTS) --oci-platform=host package images:py3$*-full
+	@$(call load,py3$*-full)
 
 build_shell: ## build the Python 3.11 image with a shell in it, for debugging, and load it
 	$(PANTS) --oci-platform=host package images:shell
@@ -87,7 +98,7 @@ lock: ## resolve Python and Debian packages anew, and export what is derived fro
 
 digests: ## build all images, and write the digests of those made of pins to images/digests.json
 	rm -rf dist/images
-	$(PANTS) package images::
+	$(PANTS) --tag=-large package images::
 	.setup/current/venv/bin/python build-support/digests.py dist/images/*/image.json
 
 sizes: ## layers, packages and sizes of the images that were built (dist/images)

@@ -250,6 +250,14 @@ def test_an_image_without_packages_is_small(layers):
     assert sizes["os"] + sizes["cpython311"] < 60_000_000
 
 
+def test_the_image_is_small_and_a_new_release_resends_little(layers):
+    sizes = [layer.description["size"] for layer in layers]
+    assert sum(sizes) < 450_000_000
+    assert sum(layer.description["unpacked"] for layer in layers) < 1_300_000_000
+    # What a patch release of one package changes is its layer.
+    assert max(sizes) < 0.15 * sum(sizes)
+
+
 @pytest.mark.parametrize("name", TABULAR)
 def test_a_layer_holds_exactly_the_pinned_packages(name, layers):
     (layer,) = (layer for layer in layers if layer.description["what"] == f"py311-{name}")
