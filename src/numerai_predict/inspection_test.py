@@ -23,6 +23,11 @@ from numerai_predict.bytecode import Code, pythons, spoken
 from numerai_predict.images import IMAGES
 from numerai_predict.opcodes import OPCODES
 
+if cloudpickle.__version__.startswith("2."):
+    from cloudpickle.cloudpickle_fast import _code_reduce
+else:
+    from cloudpickle.cloudpickle import _code_reduce
+
 HERE = sys.version_info[:2]
 ALL_PYTHONS = sorted(OPCODES)
 # 3.9 changed little: most functions compile to the same in 3.8.
@@ -151,7 +156,7 @@ def codes_of(code):
 
 def arguments_of(code):
     """As cloudpickle gives them to `types.CodeType`."""
-    return cloudpickle.cloudpickle._code_reduce(code)[1]
+    return _code_reduce(code)[1]
 
 
 @pytest.mark.parametrize(
