@@ -33,7 +33,7 @@ run: ## build images:py311, train an example model in it, and predict with it
 	  --benchmarks $(EXAMPLE)/live_benchmark_models.parquet --output_dir $(EXAMPLE)
 
 test: ## lint, types and all tests but test_full's, with the container engines they need
-	build-support/with-engines build-support/check --tag=-large ::
+	build-support/with-engines build-support/check :: --tag=-large
 
 # One after the other: each wants some 25 GB of disk while it runs.
 test_full: ## the tests of the full images, of every Python
