@@ -71,7 +71,9 @@ def exports(root: Path) -> dict[str, str]:
         lines[name] = requirements(locked, {PREDICTOR, TESTS}, python)
         for layer, packages in layers(locked, python, images).items():
             lines[f"{name}/{layer}"] = packages
-    for tool in sorted(set(poetry.package.dependency_group_names()) - {PREDICTOR, TABULAR, FULL, TESTS}):
+    for tool in sorted(
+        set(poetry.package.dependency_group_names()) - {PREDICTOR, TABULAR, FULL, TESTS}
+    ):
         if not BOUNDS.fullmatch(tool):
             lines[f"tools/{tool}"] = tool_requirements(locked, tool, oldest=pythons[0])
     files = {"requirements.txt": poetry_export(poetry), **lists(pythons, layer_names(images))}

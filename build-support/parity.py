@@ -9,12 +9,12 @@ import argparse
 import json
 import os
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import tomllib
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -85,7 +85,13 @@ class Row:
         version = self.version if self.name == self.wanted.name else f"{self.name} {self.version}"
         imports = {True: "yes", False: "no", None: "not tried" if self.version else "-"}
         constraint = ",".join(sorted(map(str, self.wanted.specifier), reverse=True))
-        return (self.wanted.name, constraint, version or "-", self.image or "-", imports[self.imports])
+        return (
+            self.wanted.name,
+            constraint,
+            version or "-",
+            self.image or "-",
+            imports[self.imports],
+        )
 
     def why_not(self) -> str:
         return f"{self.kind}: {self.exemption.reason}" if self.exemption else self.problem()
@@ -204,7 +210,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pythons", nargs="*", default=pythons(), help="such as 3.11; default: all")
     parser.add_argument("--platform", choices=PLATFORMS, default=host(), help="default: this one's")
-    parser.add_argument("--imports", type=Path, help="folder of what importable.py wrote: 3.11.json")
+    parser.add_argument(
+        "--imports", type=Path, help="folder of what importable.py wrote: 3.11.json"
+    )
     args = parser.parse_args()
     problems: list[str] = []
     for python in args.pythons:

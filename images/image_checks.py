@@ -178,7 +178,9 @@ def every_package_imports(requirements: Path) -> None:
     found = {canonicalize_name(each.name): each for each in importlib.metadata.distributions()}
     missing = image().get("labels", {}).get("oci.missing_packages", "").split(",")
     layers = {layer["what"] for layer in image()["layers"]}
-    files = [file for file in requirements.iterdir() if f"{requirements.name}-{file.stem}" in layers]
+    files = [
+        file for file in requirements.iterdir() if f"{requirements.name}-{file.stem}" in layers
+    ]
     assert files, f"no layer holds what {requirements} has"
     for line in (line for file in files for line in file.read_text().splitlines()):
         if line.startswith((" ", "#")):

@@ -71,7 +71,9 @@ def packages(args: argparse.Namespace) -> None:
         return
     uv = Uv(args.uv, args.python, args.for_python, args.platform)
     index = CpuIndex(args.cpu_index, args.from_cpu_index) if args.cpu_index else None
-    installed = installed_packages(args.requirements, uv, args.site_packages, args.omit, index, args.strip)
+    installed = installed_packages(
+        args.requirements, uv, args.site_packages, args.omit, index, args.strip
+    )
     found = wheels(installed.tree)
     pins = installed.from_cpu_index
     facts = {

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import _bisect
 import re
 import shutil
 import subprocess
@@ -8,6 +7,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import _bisect
 import pytest
 
 from oci.testutil.elf import make_elf
@@ -102,7 +102,10 @@ def test_readelf_finds_no_fault_in_a_stripped_library(tmp_path: Path) -> None:
     argv = ("readelf", "--wide", "--file-header", "--segments", "--dynamic", file)
     said = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert not said.stderr
-    assert "There are no sections in this file" in said.stdout or "Number of section headers:         0" in said.stdout
+    assert (
+        "There are no sections in this file" in said.stdout
+        or "Number of section headers:         0" in said.stdout
+    )
 
 
 @pytest.mark.parametrize("data", [b"", b"#!/bin/sh", LIBRARY[:40]])
