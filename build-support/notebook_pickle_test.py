@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 PROGRAM = Path("build-support/notebook_pickle.py").absolute()
 WRITES = "open('model.pkl', 'wb').write(b'not looked at')"
-CODE = {"cell_type": "code", "metadata": {}, "outputs": list[str](), "execution_count": None}
+CODE: dict[str, Any] = {"cell_type": "code", "metadata": {}, "outputs": list[str](), "execution_count": None}
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]

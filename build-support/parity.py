@@ -183,7 +183,7 @@ def measured(found: Sequence[Row], imports: dict[str, Any]) -> Iterator[Row]:
 def table(found: Sequence[Row], others: Sequence[Row], other: str) -> Iterator[str]:
     """The lines of a table, with what is different on another platform among the notes."""
     head = ("package", "numerai-predict", "here", "image", "imports", "note")
-    lines = [head]
+    lines: list[tuple[str, ...]] = [head]
     for row, elsewhere in zip(found, others, strict=True):
         lines.append((*row.cells(), row.note(elsewhere, other)))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
