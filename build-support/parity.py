@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import tomllib
+import tomlkit
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -85,13 +85,8 @@ class Row:
         version = self.version if self.name == self.wanted.name else f"{self.name} {self.version}"
         imports = {True: "yes", False: "no", None: "not tried" if self.version else "-"}
         constraint = ",".join(sorted(map(str, self.wanted.specifier), reverse=True))
-        return (
-            self.wanted.name,
-            constraint,
-            version or "-",
-            self.image or "-",
-            imports[self.imports],
-        )
+        here = version or "-", self.image or "-", imports[self.imports]
+        return self.wanted.name, constraint, *here
 
     def why_not(self) -> str:
         return f"{self.kind}: {self.exemption.reason}" if self.exemption else self.problem()
@@ -111,8 +106,8 @@ def pythons() -> tuple[str, ...]:
 
 
 def exemptions() -> list[Exemption]:
-    listed = tomllib.loads((FOLDER / "parity/exceptions.toml").read_text())["exceptions"]
-    return [Exemption(**fields) for fields in listed]
+    listed = tomlkit.parse((FOLDER / "parity/exceptions.toml").read_text()).unwrap()
+    return [Exemption(**fields) for fields in listed["exceptions"]]
 
 
 def wanted(python: str) -> list[Requirement]:
@@ -173,7 +168,8 @@ def measured(found: Sequence[Row], imports: dict[str, Any]) -> Iterator[Row]:
         said = imports.get(row.name)
         if not row.version:
             yield row
-        elif said is None or said["version"] != row.version:
+        # Of an index without code for GPUs, torch is 2.0.1+cpu.
+        elif said is None or said["version"].partition("+")[0] != row.version:
             there = said["version"] if said else "none"
             yield replace(row, error=f"an image that has {there} was tried")
         else:
@@ -210,9 +206,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("pythons", nargs="*", default=pythons(), help="such as 3.11; default: all")
     parser.add_argument("--platform", choices=PLATFORMS, default=host(), help="default: this one's")
-    parser.add_argument(
-        "--imports", type=Path, help="folder of what importable.py wrote: 3.11.json"
-    )
+    parser.add_argument("--imports", type=Path, help="folder with importable.py's 3.11.json")
     args = parser.parse_args()
     problems: list[str] = []
     for python in args.pythons:

@@ -9,9 +9,10 @@ import sys
 from itertools import product
 from pathlib import Path
 
-import importable
 import pytest
 from packaging.requirements import Requirement
+
+import importable
 from parity import KINDS, PLATFORMS, Exemption, Row, exemptions, main, pythons, rows, wanted
 
 PINNED = Requirement("boosting>=2,<3")
@@ -31,11 +32,8 @@ def test_every_exception_is_of_a_package_that_is_asked_for(exemption: Exemption)
     assert (exemption.kind == "superseded") == bool(exemption.by)
     asked = {python for python in pythons() if exemption.package in map(_name, wanted(python))}
     assert set(exemption.pythons) <= asked and asked
-    for python, platform in product(exemption.pythons or asked, exemption.platforms):
-        covering = [
-            each for each in exemptions() if each.covers(exemption.package, python, platform)
-        ]
-        assert covering == [exemption]
+    for here in product([exemption.package], exemption.pythons or asked, exemption.platforms):
+        assert [each for each in exemptions() if each.covers(*here)] == [exemption]
 
 
 def _name(requirement: Requirement) -> str:
