@@ -29,7 +29,11 @@ def tried(distribution: Distribution) -> dict[str, Any]:
 
 def modules(distribution: Distribution) -> list[str]:
     """The public ones at the top; of namespace packages, such as google, those at their top."""
-    files = [file for file in distribution.files or () if file.suffix in (".py", ".so")]
+    files = [
+        file
+        for file in distribution.files or ()
+        if file.suffix == ".py" or file.suffix == ".so" and len(file.parts) == 1
+    ]
     packages: set[PurePath] = {file.parent for file in files if file.name == "__init__.py"}
     found = {".".join(top(file, packages).parts) for file in files}
     return sorted(name for name in found if re.fullmatch(r"([a-zA-Z]\w*\.)*[a-zA-Z]\w*", name))

@@ -75,7 +75,7 @@ class Row:
             return f"{found}, numerai-predict has {self.wanted}"
         if self.kind in ("no wheel", "security", "conflict") and self.inside:
             return f"{found} is inside {self.wanted}: the exception is not needed"
-        if self.error and self.kind != "not importable":
+        if self.error and (self.kind != "not importable" or self.imports is None):
             return f"{found}: {self.error}"
         if self.imports and self.kind == "not importable":
             return f"{found} imports: the exception is not needed"
