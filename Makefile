@@ -65,7 +65,7 @@ endef
 
 # What users meet whatever the version is tested with the image of Debian's own Python.
 $(TESTS): test_3_%:
-	build-support/with-engines $(PANTS) test images:py3$* src/numerai_predict:py3$*-tests tests:py3$* \
+	build-support/with-engines $(PANTS) test images:py3$* src/numerai_predict:py3$*-tests tests:py3$* tests/models:py3$* \
 	  $(if $(filter 11,$*),tests:tests tests:s3 tests:verdicts tests/hostile::)
 
 build_% test_%:

@@ -116,7 +116,7 @@ MODULES: dict[str, str] = {
     "rich": "3_10_full 3_11_full 3_12_full 3_13_full",
     "rsa": "3_10 3_11 3_12 3_13",
     "scipy": "3_10 3_11 3_12 3_13",
-    "setuptools": "3_10_full 3_11_full 3_12_full 3_13_full",
+    "setuptools": "3_10 3_11_full 3_12_full 3_13_full",
     "six": "3_10 3_11 3_12 3_13",
     "sklearn": "3_10 3_11 3_12 3_13",
     "skorch": "3_10_full 3_11_full 3_12_full 3_13_full",
