@@ -14,7 +14,12 @@ import pytest
 
 PROGRAM = Path("build-support/notebook_pickle.py").absolute()
 WRITES = "open('model.pkl', 'wb').write(b'not looked at')"
-CODE: dict[str, Any] = {"cell_type": "code", "metadata": {}, "outputs": list[str](), "execution_count": None}
+CODE: dict[str, Any] = {
+    "cell_type": "code",
+    "metadata": {},
+    "outputs": list[str](),
+    "execution_count": None,
+}
 
 Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]

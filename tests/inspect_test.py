@@ -21,7 +21,10 @@ def pinned(package: str) -> str:
 @pytest.mark.parametrize("arguments", ["", "-benchmarks"], ids=["one", "two"])
 @pytest.mark.parametrize(
     "model, library, package",
-    [("sklearn_pipeline", "scikit-learn", "scikit-learn"), ("xgboost", "xgboost", "xgboost(?:-cpu)?")],
+    [
+        ("sklearn_pipeline", "scikit-learn", "scikit-learn"),
+        ("xgboost", "xgboost", "xgboost(?:-cpu)?"),
+    ],
 )
 def test_a_model_records_the_version_of_its_library(model, library, package, arguments, trained):
     found = inspect(trained / f"{model}{arguments}.pkl")

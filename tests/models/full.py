@@ -189,7 +189,9 @@ def tensorflow_decision_forests(train, target):
         task=tfdf.keras.Task.REGRESSION, num_trees=10, verbose=0
     )
     model.fit(data, verbose=0)
-    return lambda features: model.predict(tfdf.keras.pd_dataframe_to_tf_dataset(features), verbose=0)
+    return lambda features: model.predict(
+        tfdf.keras.pd_dataframe_to_tf_dataset(features), verbose=0
+    )
 
 
 @model("torch")

@@ -233,7 +233,11 @@ def scipy(train, target):
 
 @model("sklearn")
 def sklearn_forest(train, target):
-    from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor, VotingRegressor
+    from sklearn.ensemble import (
+        HistGradientBoostingRegressor,
+        RandomForestRegressor,
+        VotingRegressor,
+    )
 
     trees = RandomForestRegressor(20, max_depth=5, n_jobs=2, random_state=0)
     boosted = HistGradientBoostingRegressor(max_iter=20)
@@ -253,7 +257,9 @@ def sklearn_logistic(train, target):
 def sklearn_mlp(train, target):
     from sklearn.neural_network import MLPRegressor
 
-    return MLPRegressor((8,), solver="lbfgs", max_iter=500, random_state=0).fit(train, target).predict
+    return (
+        MLPRegressor((8,), solver="lbfgs", max_iter=500, random_state=0).fit(train, target).predict
+    )
 
 
 @model("sklearn")
@@ -291,7 +297,9 @@ def sympy(train, target):
     a, b = symbols("a b")
     formula = (train["feature_0"].cov(target) * a + train["feature_1"].cov(target) * b) ** 3
     function = lambdify((a, b), formula.expand() + formula.diff(a))
-    return lambda features: function(*features[["feature_0", "feature_1"]].astype(float).T.to_numpy())
+    return lambda features: function(
+        *features[["feature_0", "feature_1"]].astype(float).T.to_numpy()
+    )
 
 
 @model("xgboost")
