@@ -178,22 +178,6 @@ def tensorflow(train, target):
     return lambda features: tf.sigmoid(tf.constant(features, tf.float32) @ weights)
 
 
-@model("tensorflow_decision_forests")
-def tensorflow_decision_forests(train, target):
-    import tensorflow_decision_forests as tfdf
-
-    data = tfdf.keras.pd_dataframe_to_tf_dataset(
-        train.assign(target=target), label="target", task=tfdf.keras.Task.REGRESSION
-    )
-    model = tfdf.keras.GradientBoostedTreesModel(
-        task=tfdf.keras.Task.REGRESSION, num_trees=10, verbose=0
-    )
-    model.fit(data, verbose=0)
-    return lambda features: model.predict(
-        tfdf.keras.pd_dataframe_to_tf_dataset(features), verbose=0
-    )
-
-
 @model("torch")
 def torch(train, target):
     import torch
