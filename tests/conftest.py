@@ -148,7 +148,7 @@ def train(
 
         def train(program: str, *models: str) -> Path:
             folder = tmp_path_factory.mktemp("trained")
-            argv = [python, f"tests/models/{program}.py", folder, *models]
+            argv = [os.fspath(python), f"tests/models/{program}.py", os.fspath(folder), *models]
             subprocess.run(argv, check=True)
             return folder
 
