@@ -51,13 +51,14 @@ class BuildFile(dict[str, Any]):
         return [name for name, used in self.targets.items() if used == function]
 
 
-@pytest.mark.parametrize("kind", ["build", "test"])
-def test_make_has_a_target_for_each(kind: str) -> None:
+@pytest.mark.parametrize("kind, flavour", [("build", ""), ("build", "_full"), ("test", "")])
+def test_make_has_a_target_for_each(kind: str, flavour: str) -> None:
     listed = [line.split()[0] for line in make("help").stdout.splitlines()]
-    expected = [f"{kind}_{python.replace('.', '_')}" for python in PYTHONS]
-    assert [name for name in listed if re.fullmatch(rf"{kind}_\d.*", name)] == expected
+    expected = [f"{kind}_{python.replace('.', '_')}{flavour}" for python in PYTHONS]
+    assert [name for name in listed if re.fullmatch(rf"{kind}_\d_\d+{flavour}", name)] == expected
     for name, python in zip(expected, PYTHONS, strict=True):
-        assert f"images:{resolve_of(python)} " in make("--dry-run", name).stdout.replace("\n", " ")
+        image = resolve_of(python) + flavour.replace("_", "-")
+        assert f"images:{image} " in make("--dry-run", name).stdout.replace("\n", " ")
 
 
 def test_make_build_builds_all() -> None:
