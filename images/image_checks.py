@@ -35,7 +35,11 @@ from pathlib import Path
 from typing import Any
 
 # 3rdparty/python/parity/exceptions.toml has the reasons.
-NOT_IMPORTABLE = ("tensorflow-decision-forests", "tensorflow-estimator", "tensorflow-io-gcs-filesystem")
+NOT_IMPORTABLE = (
+    "tensorflow-decision-forests",
+    "tensorflow-estimator",
+    "tensorflow-io-gcs-filesystem",
+)
 LIBRARIES_ONLY = ("nvidia-", "cuda-")
 
 CHECKS: list[Callable[[], None]] = []
