@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -93,6 +94,42 @@ def test_a_stripped_library_is_smaller_and_still_loads(tmp_path: Path) -> None:
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import _bisect; print(_bisect.__file__)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "section, kept",
+    [(".nv_fatbin", bytes(8)), ("__nv_relfatbin", bytes(8)), (".rodata", b"GPU CODE")],
+)
+def test_zeros_take_the_place_of_code_for_gpus(section: str, kept: bytes) -> None:
+    library = with_section(section, b"GPU CODE")
+    assert stripped(library) == with_size(LIBRARY, len(LIBRARY) + 8) + kept
+
+
+def test_zeros_take_the_place_of_what_no_segment_holds() -> None:
+    # As where patchelf has put a segment behind the symbol table.
+    before = struct.pack("<Q", len(LIBRARY) + 8)
+    library = LIBRARY[:32] + before + LIBRARY[40:] + b"symbols!" + LIBRARY[64 : 64 + 2 * 56]
+    assert stripped(library) == library.replace(b"symbols!", bytes(8))
+
+
+def with_size(library: bytes, size: int) -> bytes:
+    """The library with that many bytes in its first segment."""
+    return library[:96] + struct.pack("<Q", size) + library[104:]
+
+
+def with_section(name: str, content: bytes) -> bytes:
+    """LIBRARY with a section at the end of its segment, and the headers of sections behind it."""
+    end = len(LIBRARY) + len(content)
+    names = f"\0{name}\0".encode()
+    sections = [(0, 0, 0, 0), (1, 1, len(LIBRARY), len(content)), (0, 3, end, len(names))]
+    headers = b"".join(
+        struct.pack("<IIQQQQIIQQ", label, kind, 0, 0, offset, size, 0, 0, 1, 0)
+        for label, kind, offset, size in sections
+    )
+    library = bytearray(with_size(LIBRARY, end) + content + names + headers)
+    struct.pack_into("<Q", library, 40, end + len(names))
+    struct.pack_into("<HHH", library, 58, 64, len(sections), 2)
+    return bytes(library)
 
 
 @pytest.mark.skipif(not shutil.which("readelf"), reason="readelf is not there")

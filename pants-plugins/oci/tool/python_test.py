@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import base64
 import hashlib
 import marshal
 import shutil
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Mapping, Optional, Sequence
 
 import pytest
 from uv import find_uv_bin
 
+from oci.testutil.elf import make_elf
 from oci.tool.compatibility import wheels
 from oci.tool.layer import Tree
 from oci.tool.python import Installed, installed_packages, source_tree
@@ -51,7 +53,13 @@ def add_to_tiny(files: dict[str, str]) -> None:
             archive.writestr(path, content)
 
 
-def another_wheel(name: str, tag: str, version: str = "1", folder: str = ".") -> str:
+def another_wheel(
+    name: str,
+    tag: str,
+    version: str = "1",
+    folder: str = ".",
+    files: Mapping[str, bytes] = {},
+) -> str:
     """Makes it where uv finds it, and returns its hash."""
     file = Path(folder, f"{name}-{version}-{tag}.whl")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +68,9 @@ def another_wheel(name: str, tag: str, version: str = "1", folder: str = ".") ->
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr(f"{info}/METADATA", metadata)
         archive.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nTag: {tag}\n")
-        archive.writestr(f"{info}/RECORD", "")
+        for path, content in files.items():
+            archive.writestr(path, content)
+        archive.writestr(f"{info}/RECORD", "".join(map(recorded_row, files, files.values())))
     return f"--hash=sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
@@ -71,12 +81,13 @@ def install(
     machine: str = "x86_64",
     omit: Sequence[str] = (),
     cpu_index: Optional[CpuIndex] = None,
+    strip: bool = True,
 ) -> Installed:
     shutil.rmtree("installed", ignore_errors=True)
     pin = pin or f"tiny==1 --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}"
     Path("pins.txt").write_text(f"{pin}\n")
     uv = Uv(Path(find_uv_bin()), [sys.executable], version, f"{machine}-manylinux_2_36")
-    return installed_packages(Path("pins.txt"), uv, SITE_PACKAGES, omit, cpu_index)
+    return installed_packages(Path("pins.txt"), uv, SITE_PACKAGES, omit, cpu_index, strip)
 
 
 def contents(tree: Tree) -> dict[str, bytes]:
@@ -120,6 +131,23 @@ def test_what_is_omitted_is_neither_there_nor_recorded(
     assert everything - files.keys() == gone
     assert recorded(files) == {path for path in files if not path.endswith(".pyc")}
     assert installed.omitted == {"files": len(dropped), "bytes": sum(dropped.values())}
+
+
+@pytest.mark.parametrize("strip", [True, False])
+def test_libraries_are_stripped_and_recorded_as_they_are(wheel: Path, strip: bool) -> None:
+    library, more = make_elf("libtiny.so"), b"debugging information"
+    digest = another_wheel("demo", X86_64, files={"demo/libtiny.so": library + more})
+    installed = install(wheel, pin=f"demo==1 {digest}", strip=strip)
+    files = contents(installed.tree)
+    kept = files["demo/libtiny.so"]
+    assert kept == (library if strip else library + more)
+    assert installed.omitted == {"files": 0, "bytes": len(more) if strip else 0}
+    assert recorded_row("demo/libtiny.so", kept) in files["demo-1.dist-info/RECORD"].decode()
+
+
+def recorded_row(path: str, content: bytes) -> str:
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+    return f"{path},sha256={digest},{len(content)}\n"
 
 
 @pytest.mark.parametrize(
