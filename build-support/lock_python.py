@@ -119,8 +119,8 @@ def resolve_of(python: str) -> str:
 
 
 def lists(pythons: list[str], layers: dict[str, list[str]]) -> dict[str, str]:
-    """The versions and layers in the words of those who cannot read pyproject.toml: BUILD files, Pants'
-    options, the predictor inside an image."""
+    """The versions and layers in the words of those who cannot read pyproject.toml: BUILD files,
+    Pants' options, the predictor inside an image."""
     resolves = {resolve_of(python): f"{FOLDER}/{resolve_of(python)}.txt" for python in pythons}
     constraints = {resolve_of(python): [f"CPython=={python}.*"] for python in pythons}
     options = {

@@ -18,7 +18,7 @@ from oci.testutil.image_runner import LOCK, image_runner
 from oci.util_rules.layer import Layer, LayerOf
 from oci.util_rules.platform import PLATFORMS
 
-BUILD = f"""
+INTERPRETER = f"""
 debian_python_interpreter(
     name="python",
     lock="{LOCK}",
@@ -26,7 +26,9 @@ debian_python_interpreter(
     version="3.11",
     site_packages="/usr/local/lib/python3.11/dist-packages",
 )
-python_sources_layer(name="one", interpreter=":python", dependencies=["src/one"])
+"""
+BUILD = f"""
+{INTERPRETER}python_sources_layer(name="one", interpreter=":python", dependencies=["src/one"])
 python_sources_layer(name="two", interpreter=":python", dependencies=["src/two"])
 """
 FILES = {
@@ -51,14 +53,7 @@ FAKE_UV = """#!/bin/sh
 echo "$*" >> installed/asked
 """
 PACKAGES = f"""
-debian_python_interpreter(
-    name="python",
-    lock="{LOCK}",
-    set="python3.11",
-    version="3.11",
-    site_packages="/usr/local/lib/python3.11/dist-packages",
-)
-python_packages_layer(
+{INTERPRETER}python_packages_layer(
     name="torch", interpreter=":python", requirements="pins.txt", from_cpu_index=["torch"]
 )
 python_packages_layer(
