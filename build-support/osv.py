@@ -85,13 +85,24 @@ def load(folder: Path, ecosystem: str, packages: Collection[str]) -> Ecosystem:
     with zipfile.ZipFile(archive(folder, ecosystem)) as export:
         names = [name for name in export.namelist() if name.endswith(".json")]
         for name in tqdm(names, desc=f"reading {ecosystem}", unit="", leave=False, disable=None):
-            advisory = json.loads(export.read(name))
+            advisory = parsed(export.read(name))
             newest = max(newest, advisory["modified"][: len("2026-11-24")])
             for package in {name for name, _ in affected(advisory, ecosystem)} & {*packages}:
                 found[package].append(advisory)
     if not names:
         raise ValueError("holds no advisory")
     return Ecosystem(found, len(names), newest)
+
+
+def parsed(text: bytes) -> Advisory:
+    """Without what is null, which the schema allows for most things that are not there."""
+    hook = without_nulls if b"null" in text else None
+    advisory: Advisory = json.loads(text, object_hook=hook)
+    return advisory
+
+
+def without_nulls(thing: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in thing.items() if value is not None}
 
 
 def affected(advisory: Advisory, ecosystem: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from osv import Ecosystem, Hit, hits, is_affected, parser, severity
 
 
@@ -87,7 +88,6 @@ HIGH = {"type": "CVSS_V4", "score": "CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:N
     ({"database_specific": {"severity": "MODERATE"}}, {}, "medium"),
     ({"severity": [{"type": "Ubuntu", "score": "low"}]}, {}, "unknown"),
     ({"severity": [{"type": "CVSS_V3", "score": "nonsense"}]}, {}, "unknown"),
-    ({"database_specific": None}, {"severity": None}, "unknown"),
 ])
 def test_how_bad_it_is(advisory, said, word):
     assert severity(advisory, said) == word
@@ -129,9 +129,7 @@ def test_an_advisory_of_two_vulnerabilities_tells_of_those_that_nothing_else_doe
         "upstream": ["CVE-2024-33599", "CVE-2024-33600"],
         "affected": [entry(*since("0", fixed="2.36-9+deb12u7"))],
     }
-    both = told(
-        dsa, cve("33599"), cve("33600"), ecosystem="Debian:12", version="2.36-9+deb12u6"
-    )
+    both = told(dsa, cve("33599"), cve("33600"), ecosystem="Debian:12", version="2.36-9+deb12u6")
     assert [hit.names for hit in both] == [
         ["CVE-2024-33599", "DEBIAN-CVE-2024-33599", "DSA-5678-1"],
         ["CVE-2024-33600", "DEBIAN-CVE-2024-33600", "DSA-5678-1"],

@@ -18,8 +18,9 @@ from datetime import date
 from pathlib import Path
 
 import tomllib
-from osv import FOLDER, SEVERITIES, Ecosystem, Hit, archive, hits, load
 from sbom_packages import Inventory, Package, Unreadable
+
+from osv import FOLDER, SEVERITIES, Ecosystem, Hit, archive, hits, load
 
 ACCEPTED = Path("3rdparty/vulnerabilities.toml")
 # Advisories of some of an image's hundred packages come every week.
@@ -84,7 +85,8 @@ def databases(inventory: Inventory, folder: Path) -> dict[str, Ecosystem]:
             problems.append(f"{file} is damaged: {error}")
     if problems:
         raise CannotLook(
-            "\n".join(problems) + "\nWhat is known against these packages cannot be told without it. "
+            "\n".join(problems)
+            + "\nWhat is known against these packages cannot be told without it. "
             "`make vulnerability_db` fetches it;\nwhere there is no network, copy the folder from a "
             "machine that has one (docs/vulnerabilities.md)."
         )
@@ -128,7 +130,9 @@ def accept(found: Iterable[Row], file: Path) -> list[str]:
 
 
 def table(found: Sequence[Row], sboms: int) -> Iterator[str]:
-    cells = [("package", "version", "severity", "fixed in", "vulnerability", "where")]
+    cells: list[tuple[str, ...]] = [
+        ("package", "version", "severity", "fixed in", "vulnerability", "where")
+    ]
     cells += [row.cells(sboms) for row in found]
     widths = [max(map(len, column)) for column in zip(*cells)]
     for line in cells:
@@ -146,18 +150,21 @@ def summary(found: Sequence[Row], inventory: Inventory) -> str:
     left = [row for row in found if not row.accepted]
     severities = Counter(row.hit.severity for row in left)
     rated = ", ".join(f"{severities[word]} {word}" for word in SEVERITIES[::-1] if severities[word])
-    known = f"{len(left)} vulnerabilities known ({rated})" if left else "nothing known"
+    nothing = "nothing else known" if found else "nothing known"
+    known = f"{len(left)} vulnerabilities known ({rated})" if left else nothing
     packages = {row.package for row in left}
     against = f"{len(packages)} of {len(inventory.packages)}" if left else len(inventory.packages)
     return f"{known} against {against} packages"
 
 
-def notes(found: Sequence[Row], inventory: Inventory, stale: Sequence[str]) -> Iterator[str]:
+def notes(
+    found: Sequence[Row], inventory: Inventory, stale: Sequence[str], accepted: Path
+) -> Iterator[str]:
     for row in found:
         if row.accepted:
             yield f"accepted: {row.package.name} {row.hit.names[0]}: {row.accepted}"
     for entry in stale:
-        yield f"not needed for these SBOMs: {ACCEPTED} accepts {entry}"
+        yield f"not needed for these SBOMs: {accepted.name} accepts {entry}"
     for purl in sorted(inventory.others):
         yield f"not looked up, in none of these databases: {purl}"
 
@@ -232,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         left = [row for row in found if not row.accepted]
         if left:
             print(*table(left, len(args.sboms)), "", sep="\n")
-        print(*notes(found, inventory, stale), summary(found, inventory), sep="\n")
+        print(*notes(found, inventory, stale, args.accepted), summary(found, inventory), sep="\n")
     return int(any(row.fails(args.fail_on) for row in found))
 
 
