@@ -26,8 +26,8 @@ FOLDER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "numer
 
 # From harmless to worst. Debian calls unimportant what does no harm in its packages.
 SEVERITIES = ("unimportant", "unknown", "low", "medium", "high", "critical")
-# GitHub's word for one of them.
-SYNONYMS = {"moderate": "medium"}
+# GitHub's word, and that of CVSS.
+SYNONYMS = {"moderate": "medium", "none": "unimportant"}
 CVSS: dict[str, Callable[[str], Any]] = {"CVSS_V2": CVSS2, "CVSS_V3": CVSS3, "CVSS_V4": CVSS4}
 
 Advisory = dict[str, Any]

@@ -73,6 +73,7 @@ def test_a_debian_package(said, version, is_it):
 
 
 MEDIUM = {"type": "CVSS_V3", "score": "CVSS:3.1/AV:N/AC:H/PR:N/UI:R/S:U/C:H/I:N/A:N"}
+HARMLESS = {"type": "CVSS_V3", "score": "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:N"}
 CRITICAL = {"type": "CVSS_V3", "score": "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H"}
 HIGH = {"type": "CVSS_V4", "score": "CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:N/VA:N/SC:N/SI:N/SA:N"}
 
@@ -86,6 +87,7 @@ HIGH = {"type": "CVSS_V4", "score": "CVSS:4.0/AV:N/AC:L/AT:N/PR:N/UI:N/VC:H/VI:N
     ({}, {"ecosystem_specific": {"urgency": "low"}}, "low"),
     ({}, {"ecosystem_specific": {"urgency": "not yet assigned"}}, "unknown"),
     ({"database_specific": {"severity": "MODERATE"}}, {}, "medium"),
+    ({"severity": [HARMLESS]}, {}, "unimportant"),
     ({"severity": [{"type": "Ubuntu", "score": "low"}]}, {}, "unknown"),
     ({"severity": [{"type": "CVSS_V3", "score": "nonsense"}]}, {}, "unknown"),
 ])

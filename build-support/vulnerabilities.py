@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,9 +19,9 @@ from datetime import date
 from pathlib import Path
 
 import tomllib
-from sbom_packages import Inventory, Package, Unreadable
 
 from osv import FOLDER, SEVERITIES, Ecosystem, Hit, archive, hits, load
+from sbom_packages import Inventory, Package, Unreadable
 
 ACCEPTED = Path("3rdparty/vulnerabilities.toml")
 # Advisories of some of an image's hundred packages come every week.
@@ -81,7 +82,7 @@ def databases(inventory: Inventory, folder: Path) -> dict[str, Ecosystem]:
             found[ecosystem] = load(folder, ecosystem, names)
         except FileNotFoundError:
             problems.append(f"{file} is missing")
-        except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, KeyError) as error:
             problems.append(f"{file} is damaged: {error}")
     if problems:
         raise CannotLook(
@@ -93,8 +94,8 @@ def databases(inventory: Inventory, folder: Path) -> dict[str, Ecosystem]:
     return found
 
 
-def rows(inventory: Inventory, known: dict[str, Ecosystem]) -> list[Row]:
-    """Raises CannotLook if versions cannot be compared."""
+def rows(inventory: Inventory, known: dict[str, Ecosystem]) -> tuple[list[Row], list[str]]:
+    """What is known, the worst first, and which packages' versions cannot be compared."""
     found, problems = [], []
     for package, (purls, sboms) in inventory.packages.items():
         try:
@@ -103,9 +104,7 @@ def rows(inventory: Inventory, known: dict[str, Ecosystem]) -> list[Row]:
             problems.append(f"{package.name} {package.version} cannot be compared: {error}")
             continue
         found += [Row(package, hit, sorted(purls), sorted(sboms)) for hit in told]
-    if problems:
-        raise CannotLook("\n".join(problems))
-    return sorted(found, key=Row.order)
+    return sorted(found, key=Row.order), problems
 
 
 def accept(found: Iterable[Row], file: Path) -> list[str]:
@@ -113,19 +112,22 @@ def accept(found: Iterable[Row], file: Path) -> list[str]:
 
     Returns:
         The entries of the file that say nothing about these rows.
+
+    Raises:
+        CannotLook: the file is not as it says of itself.
     """
     stale = []
-    entries = tomllib.loads(file.read_text())["accepted"] if file.exists() else []
-    for entry in entries:
-        matching = [
-            row
-            for row in found
-            if entry["id"] in row.hit.names and entry["package"] == row.package.name
-        ]
-        for row in matching:
-            row.accepted = entry["reason"]
-        if not matching:
-            stale.append(f"{entry['package']} {entry['id']}")
+    try:
+        listed = tomllib.loads(file.read_text())["accepted"] if file.exists() else []
+        entries = [(each["package"], each["id"], each["reason"]) for each in listed]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CannotLook(f"{file}: {error}") from error
+    for package, name, reason in entries:
+        told = [row for row in found if package == row.package.name and name in row.hit.names]
+        for row in told:
+            row.accepted = reason
+        if not told:
+            stale.append(f"{package} {name}")
     return stale
 
 
@@ -227,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for sbom in args.sboms:
             inventory.add(sbom)
         known = databases(inventory, args.database)
-        found = rows(inventory, known)
+        found, problems = rows(inventory, known)
         stale = accept(found, args.accepted)
     except (CannotLook, Unreadable) as error:
         print(error, file=sys.stderr)
@@ -240,7 +242,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if left:
             print(*table(left, len(args.sboms)), "", sep="\n")
         print(*notes(found, inventory, stale, args.accepted), summary(found, inventory), sep="\n")
-    return int(any(row.fails(args.fail_on) for row in found))
+    print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
+    return 2 if problems else int(any(row.fails(args.fail_on) for row in found))
 
 
 if __name__ == "__main__":

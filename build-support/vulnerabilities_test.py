@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tomllib
+
 from vulnerabilities import ACCEPTED, main
 
 # As Syft's SBOM of images:py311 has them: an epoch, a source of another name, and of another version.
@@ -199,6 +200,13 @@ def test_what_was_accepted_is_told_apart(here, capsys):
     ]
 
 
+@pytest.mark.parametrize("content", ["nonsense", 'accepted = [{id = "CVE-2023-45853"}]', ""])
+def test_a_list_that_is_none_is_said(here, capsys, content):
+    (here / "accepted.toml").write_text(content)
+    argv = [sbom(here / "sbom.json", ZLIB), "--database", database(here / "db", KNOWN)]
+    assert "accepted.toml: " in refusal(capsys, *argv, "--accepted", "accepted.toml")
+
+
 def test_the_list_of_what_is_accepted_can_be_read():
     for entry in tomllib.loads(ACCEPTED.read_text())["accepted"]:
         assert entry.keys() == {"package", "id", "reason"}
@@ -230,10 +238,12 @@ def test_a_damaged_or_empty_database_is_none(here, capsys, content):
 
 
 def test_versions_that_cannot_be_compared_are_not_passed_over(here, capsys):
-    file = sbom(here / "sbom.json", "pkg:pypi/requests@nonsense")
-    folder = database(here / "db", KNOWN)
-    said = refusal(capsys, file, "--database", folder)
-    assert "requests nonsense cannot be compared: GHSA-9hjg-9r4m-mvj7" in said
+    """What is known of the others is told all the same."""
+    file = sbom(here / "sbom.json", "pkg:pypi/requests@nonsense", ZLIB)
+    assert main([file, "--database", database(here / "db", KNOWN)]) == 2
+    out, err = capsys.readouterr()
+    assert "CVE-2023-45853" in out
+    assert "requests nonsense cannot be compared: GHSA-9hjg-9r4m-mvj7" in err
 
 
 @pytest.mark.parametrize(
