@@ -148,14 +148,14 @@ def age(ecosystem: str, known: Ecosystem) -> str:
     return f"{text}, {days} days ago: `make vulnerability_db` renews them" if days > OLD else text
 
 
-def summary(found: Sequence[Row], inventory: Inventory) -> str:
+def summary(found: Sequence[Row], compared: int) -> str:
     left = [row for row in found if not row.accepted]
     severities = Counter(row.hit.severity for row in left)
     rated = ", ".join(f"{severities[word]} {word}" for word in SEVERITIES[::-1] if severities[word])
     nothing = "nothing else known" if found else "nothing known"
     known = f"{len(left)} vulnerabilities known ({rated})" if left else nothing
     packages = {row.package for row in left}
-    against = f"{len(packages)} of {len(inventory.packages)}" if left else len(inventory.packages)
+    against = f"{len(packages)} of {compared}" if left else compared
     return f"{known} against {against} packages"
 
 
@@ -241,7 +241,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         left = [row for row in found if not row.accepted]
         if left:
             print(*table(left, len(args.sboms)), "", sep="\n")
-        print(*notes(found, inventory, stale, args.accepted), summary(found, inventory), sep="\n")
+        told = summary(found, len(inventory.packages) - len(problems))
+        print(*notes(found, inventory, stale, args.accepted), told, sep="\n")
     print(*problems, sep="\n", end="\n" if problems else "", file=sys.stderr)
     return 2 if problems else int(any(row.fails(args.fail_on) for row in found))
 
