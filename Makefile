@@ -8,7 +8,7 @@ BUILDS := $(MINORS:%=build_3_%)
 TESTS := $(MINORS:%=test_3_%)
 
 .PHONY: help run test test_full build $(BUILDS) $(BUILDS:%=%_full) build_shell $(TESTS) pythons notebook_pickle benchmark lock parity digests sizes \
-  reproduce fmt clean
+  vulnerability_db vulnerabilities reproduce fmt clean
 
 # numerai-predict's users forced a fresh build with DOCKER_BUILDKIT=0.
 PANTS := ./pants $(if $(filter 0,$(DOCKER_BUILDKIT)),--no-local-cache)
@@ -106,6 +106,13 @@ sizes: ## layers, packages and sizes of the images that were built (dist/images)
 	  echo "No image was built yet: ./pants package images:py311 makes one, make build all." >&2; exit 1; \
 	fi
 	@.setup/current/venv/bin/python build-support/sizes.py $(BUILT)
+
+vulnerability_db: ## fetch OSV's advisories, 2 files, into DB=folder (docs/vulnerabilities.md)
+	@./pants run build-support/vulnerability_db.py -- $(if $(DB),--database "$(DB)")
+
+vulnerabilities: ## what is known against the packages of the images in dist/images, or of SBOM=file.cdx.json (DB=folder)
+	@./pants run build-support/vulnerabilities.py -- $(SBOM) $(if $(DB),--database "$(DB)") \
+	  $(if $(FAIL_ON),--fail-on "$(FAIL_ON)") $(if $(JSON),--json)
 
 reproduce: ## build images:py311 twice, as two strangers would, and compare
 	./pants run build-support/reproduce.py
