@@ -24,20 +24,21 @@ def tree_of(copyright: str, package: str = "tiny") -> Tree:
 
 
 @pytest.mark.parametrize(
-    "copyright, licences",
+    "copyright, licences, refers_to",
     [
-        (f"{DEP5}\nFiles: *\nLicense: GPL-2+ or MIT\n text\n\nLicense: zlib \n text\n",)
-        + (["GPL-2+ or MIT", "zlib"],),
-        (f"{DEP5}\nLicense:\n text\nSee /usr/share/common-licenses/GPL-2\n", []),
-        ("See `/usr/share/common-licenses/LGPL-2.1'. Or /usr/share/common-licenses/GPL-3.\n",)
-        + (["GPL-3", "LGPL-2.1"],),
-        ("License: do as you like\n", []),
+        (f"{DEP5}\nLicense: GPL-2+ or MIT\n text\n\nLicense: zlib \n", ["GPL-2+ or MIT", "zlib"], []),
+        (f"{DEP5}\nLicense:\n text\nSee /usr/share/common-licenses/GPL-2\n", [], []),
+        ("`/usr/share/common-licenses/LGPL-2.1', common-licenses/GPL-2.\n", [], ["LGPL-2.1"]),
+        ("See /usr/share/common-licenses/GPL-3.\n", [], ["GPL-3"]),
+        ("License: do as you like\n", [], []),
     ],
-    ids=["dep5", "dep5-without-names", "references", "prose"],
+    ids=["dep5", "dep5-without-names", "reference", "end-of-sentence", "prose"],
 )
-def test_licences(tmp_path: Path, copyright: str, licences: list[str]) -> None:
+def test_licences(
+    tmp_path: Path, copyright: str, licences: list[str], refers_to: list[str]
+) -> None:
     facts = package_facts(read(tmp_path / "tiny"), tree_of(copyright))
-    assert facts["licences"] == licences
+    assert (facts["licences"], facts["refers_to"]) == (licences, refers_to)
 
 
 @pytest.mark.parametrize("target", ["tiny-base", "/usr/share/doc/tiny-base"])
@@ -68,7 +69,7 @@ def test_sources(tmp_path: Path, line: str, source: dict[str, str]) -> None:
     facts = package_facts(deb, Tree())
     assert facts == {
         **{"name": "tiny", "version": "1-2+b1", "architecture": "amd64", "source": source},
-        **{"sha256": deb.sha256, "licences": []},
+        **{"sha256": deb.sha256, "licences": [], "refers_to": []},
     }
 
 
