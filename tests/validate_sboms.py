@@ -10,12 +10,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from cyclonedx.model.bom import Bom
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
-from packageurl import PackageURL
-from spdx_tools.spdx.parser.parse_anything import parse_file
-from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+from cyclonedx.model.bom import Bom  # pants: no-infer-dep
+from cyclonedx.schema import SchemaVersion  # pants: no-infer-dep
+from cyclonedx.validation.json import JsonStrictValidator  # pants: no-infer-dep
+from packageurl import PackageURL  # pants: no-infer-dep
+from spdx_tools.spdx.parser.parse_anything import parse_file  # pants: no-infer-dep
+from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document  # pants: no-infer-dep
 
 
 def cyclonedx_problems(file: Path) -> Iterator[str]:
