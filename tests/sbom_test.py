@@ -6,12 +6,12 @@ import json
 import os
 import re
 import subprocess
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomllib
 
 # What Python and dpkg's files say from inside.
 INSIDE = r"""
@@ -64,7 +64,9 @@ def cyclonedx(document: dict[str, Any]) -> Iterator[dict[str, str]]:
 
 def spdx(document: dict[str, Any]) -> Iterator[dict[str, str]]:
     for each in document["packages"]:
-        refs = {one["referenceType"]: one["referenceLocator"] for one in each.get("externalRefs", ())}
+        refs = {
+            one["referenceType"]: one["referenceLocator"] for one in each.get("externalRefs", ())
+        }
         sums = {one["algorithm"]: one["checksumValue"] for one in each.get("checksums", ())}
         yield {
             **{"purl": refs.get("purl", ""), "name": each["name"]},

@@ -15,7 +15,9 @@ from cyclonedx.schema import SchemaVersion  # pants: no-infer-dep
 from cyclonedx.validation.json import JsonStrictValidator  # pants: no-infer-dep
 from packageurl import PackageURL  # pants: no-infer-dep
 from spdx_tools.spdx.parser.parse_anything import parse_file  # pants: no-infer-dep
-from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document  # pants: no-infer-dep
+from spdx_tools.spdx.validation.document_validator import (
+    validate_full_spdx_document,
+)
 
 
 def cyclonedx_problems(file: Path) -> Iterator[str]:

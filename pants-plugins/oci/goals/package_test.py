@@ -95,7 +95,9 @@ def blob(files: dict[str, bytes], digest: str) -> bytes:
 
 
 def test_an_archive_its_description_and_lists_are_written(files: dict[str, bytes]) -> None:
-    lists = [f"linux-{machine}.{kind}" for machine in ("amd64", "arm64") for kind in ("cdx", "spdx")]
+    lists = [
+        f"linux-{machine}.{kind}" for machine in ("amd64", "arm64") for kind in ("cdx", "spdx")
+    ]
     names = ("image.tar", "image.json", *(f"{name}.json" for name in lists))
     assert files.keys() == {f"images/image/{name}" for name in names}
 

@@ -17,7 +17,11 @@ def document(inventory: Inventory, created: str) -> Dict[str, Any]:
     distribution = inventory.distribution
     if distribution:
         # What scanners look for before they look at Debian packages.
-        system = {"type": "operating-system", "bom-ref": "os", "name": distribution.get("ID", "linux")}
+        system = {
+            "type": "operating-system",
+            "bom-ref": "os",
+            "name": distribution.get("ID", "linux"),
+        }
         components.append({**system, "version": distribution.get("VERSION_ID", "")})
     held = [component["bom-ref"] for component in components]
     return {

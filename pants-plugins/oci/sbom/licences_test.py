@@ -64,7 +64,11 @@ def said(expression: str = "", text: str = "", *classifiers: str) -> dict[str, A
         (said("", "", "OSI Approved :: GNU General Public License v2 or later (GPLv2+)"),)
         + ("GPL-2.0-or-later",),
         (said("", "BSD"), "LicenseRef-BSD"),
-        (said("", "Dual", "OSI Approved :: Apache Software License", "OSI Approved :: BSD License"),)
+        (
+            said(
+                "", "Dual", "OSI Approved :: Apache Software License", "OSI Approved :: BSD License"
+            ),
+        )
         + ("Apache-2.0 AND LicenseRef-BSD-License",),
         (said(), ""),
     ],

@@ -78,7 +78,11 @@ def _package(package: Package) -> Dict[str, Any]:
 
 def _unknown(purpose: str) -> Dict[str, Any]:
     keys = ("downloadLocation", "licenseConcluded", "licenseDeclared", "copyrightText")
-    return {**dict.fromkeys(keys, UNKNOWN), "filesAnalyzed": False, "primaryPackagePurpose": purpose}
+    return {
+        **dict.fromkeys(keys, UNKNOWN),
+        "filesAnalyzed": False,
+        "primaryPackagePurpose": purpose,
+    }
 
 
 def _checksums(sha256: str) -> Sequence[Dict[str, str]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from oci.testutil.debs import make_deb, symlink
+from oci.testutil.debs import make_deb
 from oci.tool.deb import Deb, read_deb
 from oci.tool.layer import Tree
 from oci.tool.packages import distribution, package_facts
@@ -26,7 +26,11 @@ def tree_of(copyright: str, package: str = "tiny") -> Tree:
 @pytest.mark.parametrize(
     "copyright, licences, refers_to",
     [
-        (f"{DEP5}\nLicense: GPL-2+ or MIT\n text\n\nLicense: zlib \n", ["GPL-2+ or MIT", "zlib"], []),
+        (
+            f"{DEP5}\nLicense: GPL-2+ or MIT\n text\n\nLicense: zlib \n",
+            ["GPL-2+ or MIT", "zlib"],
+            [],
+        ),
         (f"{DEP5}\nLicense:\n text\nSee /usr/share/common-licenses/GPL-2\n", [], []),
         ("`/usr/share/common-licenses/LGPL-2.1', common-licenses/GPL-2.\n", [], ["LGPL-2.1"]),
         ("See /usr/share/common-licenses/GPL-3.\n", [], ["GPL-3"]),
