@@ -15,9 +15,7 @@ from cyclonedx.schema import SchemaVersion  # pants: no-infer-dep
 from cyclonedx.validation.json import JsonStrictValidator  # pants: no-infer-dep
 from packageurl import PackageURL  # pants: no-infer-dep
 from spdx_tools.spdx.parser.parse_anything import parse_file  # pants: no-infer-dep
-from spdx_tools.spdx.validation.document_validator import (
-    validate_full_spdx_document,
-)
+from spdx_tools.spdx.validation import document_validator  # pants: no-infer-dep
 
 
 def cyclonedx_problems(file: Path) -> Iterator[str]:
@@ -29,7 +27,7 @@ def cyclonedx_problems(file: Path) -> Iterator[str]:
 
 
 def spdx_problems(file: Path) -> Iterator[str]:
-    for message in validate_full_spdx_document(parse_file(str(file))):
+    for message in document_validator.validate_full_spdx_document(parse_file(str(file))):
         yield f"{message.context.spdx_id}: {message.validation_message}"
 
 

@@ -17,7 +17,7 @@ from .lock import Lock, installed_from
 class Package:
     """
     Attributes:
-        kind: deb, wheel, interpreter, library (copied from the build machine) or sources.
+        kind: deb, wheel, interpreter, library (come with an interpreter) or sources.
         sha256: Of the `file` that it came as; "" where it is not known which that was.
         purl: https://github.com/package-url/purl-spec; "" of what is in no registry.
         layer: What the layer is called that holds it.
