@@ -59,6 +59,15 @@ class Oci(Subsystem):
             left out. Images of such layers are labelled `oci.cpu_index`.
             """),
     )
+    python_lock = StrOption(
+        default=None,
+        help=softwrap("""
+            The `poetry.lock` from which lists of what images hold take the hashes of wheels' files.
+
+            Requirements files name the hashes of all files of a version, and not which is which.
+            """),
+        advanced=True,
+    )
     engines = StrListOption(
         default=["docker", "podman", "bubblewrap"],
         help=softwrap("""

@@ -94,8 +94,20 @@ def blob(files: dict[str, bytes], digest: str) -> bytes:
         return content.read()
 
 
-def test_an_archive_and_its_description_are_written(files: dict[str, bytes]) -> None:
-    assert files.keys() == {"images/image/image.tar", "images/image/image.json"}
+def test_an_archive_its_description_and_lists_are_written(files: dict[str, bytes]) -> None:
+    lists = [
+        f"linux-{machine}.{kind}" for machine in ("amd64", "arm64") for kind in ("cdx", "spdx")
+    ]
+    names = ("image.tar", "image.json", *(f"{name}.json" for name in lists))
+    assert files.keys() == {f"images/image/{name}" for name in names}
+
+
+def test_the_lists_are_of_the_image(files: dict[str, bytes], summary: Any) -> None:
+    listed = json.loads(files["images/image/linux-amd64.cdx.json"])
+    assert listed["metadata"]["component"]["name"] == "team/tiny"
+    assert listed["metadata"]["component"]["version"] == summary["digest"]
+    hashes = {each["name"]: each["hashes"][0]["content"] for each in listed["components"]}
+    assert hashes == {package["name"]: package["sha256"] for package in LOCKED}
 
 
 def test_another_build_gives_the_same_bytes(mirror: Path, files: dict[str, bytes]) -> None:

@@ -14,7 +14,14 @@ from .deb import read_deb
 from .debian import debian_tree
 from .deflate import compressor
 from .image import write_image
-from .interpreter import PREFIX, archived, check_version, copied, interpreter_tree
+from .interpreter import (
+    PREFIX,
+    archived,
+    check_version,
+    copied,
+    interpreter_facts,
+    interpreter_tree,
+)
 from .layer import Tree, read_layer, write_layer
 from .python import installed_packages, source_tree
 from .requirements import CpuIndex, Uv, not_installed, required
@@ -48,8 +55,9 @@ def _lay_out(tree: Tree, out: Path) -> None:
 
 
 def debian(args: argparse.Namespace) -> None:
-    tree = debian_tree(args.debs, args.base, args.triplet, args.omit, args.link, args.python)
-    _write(args, tree, {"python": {"version": args.python_version}} if args.python_version else {})
+    files = debian_tree(args.debs, args.base, args.triplet, args.omit, args.link, args.python)
+    python = {"python": {"version": args.python_version}} if args.python_version else {}
+    _write(args, files.tree, {**files.facts, **python})
 
 
 def interpreter(args: argparse.Namespace) -> None:
@@ -61,7 +69,11 @@ def interpreter(args: argparse.Namespace) -> None:
     below = [read_layer(folder) for folder in args.below]
     tree = interpreter_tree(found, args.version, below, args.triplet, args.python)
     labels = json.loads(args.labels)
-    facts = {"python": {"version": args.version}, **({"labels": labels} if labels else {})}
+    facts = {
+        "python": {"version": args.version},
+        "interpreter": interpreter_facts(found, tree, args.exact_version, args.archive),
+        **({"labels": labels} if labels else {}),
+    }
     _write(args, tree, facts)
 
 

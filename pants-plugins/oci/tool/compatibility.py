@@ -73,7 +73,11 @@ def linkage(tree: Tree) -> Dict[str, Any]:
 
 
 def wheels(tree: Tree) -> List[Dict[str, Any]]:
-    """The installed wheels: `name`, `version`, and `tags`."""
+    """The installed wheels: `name`, `version`, and `tags`.
+
+    `file` {tags, build} is what the builder wrote of the wheel's file, `licence` {expression, text,
+    classifiers} what the metadata say of that, unchanged.
+    """
     folders = [path[: -len("/WHEEL")] for path in tree.entries if path.endswith(".dist-info/WHEEL")]
     depth = min((folder.count("/") for folder in folders), default=0)
     # Those deeper down are of packages that others bring along as their own modules.
@@ -82,10 +86,19 @@ def wheels(tree: Tree) -> List[Dict[str, Any]]:
 
 def _wheel(tree: Tree, folder: str) -> Dict[str, Any]:
     metadata = _headers(tree.entries[f"{folder}/METADATA"])
+    wheel = _headers(tree.entries[f"{folder}/WHEEL"])
+    classifiers = metadata.get("Classifier", [])
     return {
         "name": metadata["Name"][0],
         "version": metadata["Version"][0],
         "tags": _tags(tree, folder),
+        "file": {"tags": wheel.get("Tag", []), "build": wheel.get("Build", [""])[0]},
+        "licence": {
+            "expression": metadata.get("License-Expression", [""])[0],
+            # Whole texts are there as well: their first line tells which, mostly.
+            "text": metadata.get("License", [""])[0],
+            "classifiers": [name for name in classifiers if name.startswith("License :: ")],
+        },
     }
 
 

@@ -86,14 +86,21 @@ def test_files_on_disk_are_read_as_those_in_memory(tmp_path: Path) -> None:
 def test_installed_wheels_are_listed() -> None:
     info = f"{SITE_PACKAGES}/tiny-1.0.dist-info"
     files = {
-        f"{info}/METADATA": "Metadata-Version: 2.1\nName: Tiny\nVersion: 1.0\n\nTag: no\nName: no\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nTag: cp311-cp311-manylinux1_x86_64\nTag: py3-none-any\n",
+        f"{info}/METADATA": "Name: Tiny\nVersion: 1.0\nLicense: Its own\n"
+        "Classifier: License :: Public Domain\nClassifier: Topic :: No\n\nTag: no\nName: no\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nTag: cp311-cp311-manylinux1_x86_64\nTag: py3-none-any\nBuild: 1\n",
         f"{SITE_PACKAGES}/tiny/WHEEL": "",
         f"{SITE_PACKAGES}/tiny/_vendor/its-1.dist-info/METADATA": "Name: its\nVersion: 1\n",
         f"{SITE_PACKAGES}/tiny/_vendor/its-1.dist-info/WHEEL": "",
     }
     tags = ["cp311-cp311-manylinux1_x86_64", "py3-none-any"]
-    assert wheels(tree_of(files)) == [{"name": "Tiny", "version": "1.0", "tags": tags}]
+    licence = {"expression": "", "text": "Its own", "classifiers": ["License :: Public Domain"]}
+    assert wheels(tree_of(files)) == [
+        {
+            **{"name": "Tiny", "version": "1.0", "tags": tags},
+            **{"file": {"tags": tags, "build": "1"}, "licence": licence},
+        }
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import posixpath
 import tarfile
@@ -21,6 +22,11 @@ class Deb:
     name: str
     control: Dict[str, bytes]
     data: bytes
+    sha256: str
+
+    def field(self, name: str) -> str:
+        """A field of one line; "" where the package does not say it."""
+        return _field(self.control["control"].decode(), name)
 
     @property
     def scripts(self) -> Tuple[str, ...]:
@@ -59,26 +65,25 @@ def merged(path: str) -> str:
 
 def read_deb(path: Path) -> Deb:
     """Raises ValueError for a file that is no Debian package."""
-    members = dict(_ar_members(path.read_bytes(), path.name))
+    content = path.read_bytes()
+    members = dict(_ar_members(content, path.name))
     control = {}
     with _open_tar(_member(members, "control.tar", path.name)) as tar:
         for member in tar:
-            content = tar.extractfile(member)
-            if content is not None:
-                control[posixpath.normpath(member.name)] = content.read()
+            file = tar.extractfile(member)
+            if file is not None:
+                control[posixpath.normpath(member.name)] = file.read()
     return Deb(
         name=_field(control["control"].decode(), "Package"),
         control=control,
         data=_member(members, "data.tar", path.name),
+        sha256=hashlib.sha256(content).hexdigest(),
     )
 
 
 def _field(control: str, name: str) -> str:
-    return next(
-        line.split(":", 1)[1].strip()
-        for line in control.splitlines()
-        if line.startswith(f"{name}:")
-    )
+    lines = (line for line in control.splitlines() if line.startswith(f"{name}:"))
+    return next((line.split(":", 1)[1].strip() for line in lines), "")
 
 
 def _ar_members(data: bytes, name: str) -> Iterator[Tuple[str, bytes]]:

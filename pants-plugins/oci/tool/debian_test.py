@@ -30,7 +30,7 @@ def deb(name: str, files: Members, **control: str) -> Path:
 def tree_of(
     *debs: Path, base: Sequence[Path] = (), omit: Sequence[str] = (), links: Sequence[str] = ()
 ) -> Tree:
-    return debian_tree(debs, base, TRIPLET, omit, links, [sys.executable])
+    return debian_tree(debs, base, TRIPLET, omit, links, [sys.executable]).tree
 
 
 def library(soname: str) -> dict[str, Member]:

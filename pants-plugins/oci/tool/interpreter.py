@@ -6,6 +6,7 @@ Archives are those of python-build-standalone: gzipped tars of one folder, pytho
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Dict, Iterable, Sequence
+from typing import Any, Dict, Iterable, Optional, Sequence
 
 from .elf import read_elf
 from .layer import Entry, Tree
@@ -196,6 +197,29 @@ def interpreter_tree(
     forget_build_folders(tree)
     add_compiled(tree, python)
     return tree
+
+
+def interpreter_facts(
+    interpreter: Interpreter, tree: Tree, version: str, archive: Optional[Path]
+) -> Dict[str, Any]:
+    """What the layer `tree` has that is no Debian package.
+
+    `version` exactly, `sha256` of the `file` that it came as: the archive, or the executable of the
+    build machine. `libraries` {path: sha256} were copied because no layer below has them.
+    """
+    executable = f"{PREFIX}/bin/python{'.'.join(version.split('.')[:2])}"
+    content = archive.read_bytes() if archive else tree.entries[executable].read()
+    copies = [f"{PREFIX}/lib/{soname}" for soname in sorted(interpreter.libraries)]
+    return {
+        "version": version,
+        "file": "archive" if archive else executable,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "libraries": {
+            path: hashlib.sha256(tree.entries[path].read()).hexdigest()
+            for path in copies
+            if path in tree.entries
+        },
+    }
 
 
 def forget_build_folders(tree: Tree) -> None:

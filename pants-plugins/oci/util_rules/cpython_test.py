@@ -195,6 +195,9 @@ def test_a_pinned_interpreter(repository: Repository) -> None:
     of_interpreter(layer["members"])
     sha256 = hashlib.sha256(repository.archive).hexdigest()
     assert layer["inputs"] == {"cpython": f"{VERSION}+2026 sha256:{sha256}"}
+    told = {"version": VERSION, "file": "archive", "sha256": sha256}
+    assert {**layer["interpreter"], **told} == layer["interpreter"]
+    assert {*layer["interpreter"]["libraries"]} <= layer["members"]
     assert "labels" not in layer
     assert "usr/local/lib/libc.so.6" not in layer["members"]
 

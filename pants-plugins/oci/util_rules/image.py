@@ -5,10 +5,18 @@ import logging
 from dataclasses import dataclass
 
 from pants.engine.addresses import Address, Addresses, UnparsedAddressInputs
-from pants.engine.fs import AddPrefix, Digest, MergeDigests, RemovePrefix
+from pants.engine.fs import (
+    AddPrefix,
+    Digest,
+    DigestSubset,
+    MergeDigests,
+    PathGlobs,
+    RemovePrefix,
+)
 from pants.engine.process import ProcessResult
 from pants.engine.rules import Get, MultiGet, _uncacheable_rule, collect_rules, rule
 from pants.engine.target import FieldSet, Targets, WrappedTarget, WrappedTargetRequest
+from pants.util.frozendict import FrozenDict
 
 from oci.subsystem import InterpreterSource, Oci
 from oci.target_types import (
@@ -56,9 +64,14 @@ class ImageRequest:
 
 @dataclass(frozen=True)
 class Image:
-    """A folder of `image.tar` and `image.json` (`oci.tool.image.write_image`)."""
+    """A folder of `image.tar` and `image.json` (`oci.tool.image.write_image`).
+
+    `layers` names for each platform the folders of `descriptions` that have its layers' `layer.json`.
+    """
 
     digest: Digest
+    descriptions: Digest
+    layers: FrozenDict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -128,7 +141,7 @@ async def build_image(request: ImageRequest) -> Image:
     }
     each = len(addresses)
     of_platforms = {
-        platform: folders[number * each : (number + 1) * each]
+        platform: tuple(folders[number * each : (number + 1) * each])
         for number, platform in enumerate(platforms)
     }
     digest = await Get(Digest, MergeDigests(placed))
@@ -146,7 +159,9 @@ async def build_image(request: ImageRequest) -> Image:
             description=f"Assemble the image {fields.address} for {', '.join(platforms)}",
         ),
     )
-    return Image(await Get(Digest, RemovePrefix(result.output_digest, "out")))
+    descriptions = await Get(Digest, DigestSubset(digest, PathGlobs(("layers/*/layer.json",))))
+    written = await Get(Digest, RemovePrefix(result.output_digest, "out"))
+    return Image(written, descriptions, FrozenDict(of_platforms))
 
 
 def _known(fields: ImageFieldSet, chosen: tuple[str, ...]) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ class Toolchain:
 class ToolProcess:
     """A command of `oci.tool`. What it writes to `out` becomes the result's digest.
 
-    It sees `interpreter` as the folder of that name (`oci.util_rules.interpreter.Interpreter`).
+    Another `package`, whose modules `input_digest` has, may import those of `oci.tool`. It sees `interpreter` as the folder of that name (`oci.util_rules.interpreter.Interpreter`).
     """
 
     argv: tuple[str, ...]
@@ -67,6 +67,7 @@ class ToolProcess:
     interpreter: Digest = EMPTY_DIGEST
     env: FrozenDict[str, str] = FrozenDict()
     append_only_caches: FrozenDict[str, str] = FrozenDict()
+    package: str = "oci.tool"
 
 
 # Pants does not watch these files when they are no sources of the build root.
@@ -96,7 +97,7 @@ async def toolchain(
                 host_python.path,
                 "-sSEB",
                 "-c",
-                _RUN,
+                _main("oci.tool"),
                 "unpack",
                 "--out",
                 "toolchain",
@@ -111,14 +112,15 @@ async def toolchain(
     return Toolchain(await Get(Digest, RemovePrefix(result.output_digest, "toolchain")), machine)
 
 
-# `-m` would need the working directory on the interpreter's path, which -E -S keep clean.
-_RUN = "import sys; sys.path.insert(0, '.'); from oci.tool.__main__ import main; main()"
+def _main(package: str) -> str:
+    # `-m` would need the working directory on the interpreter's path, which -E -S keep clean.
+    return f"import sys; sys.path.insert(0, '.'); from {package}.__main__ import main; main()"
 
 
 @rule
 async def tool_process(request: ToolProcess, toolchain: Toolchain, sources: ToolSources) -> Process:
     return Process(
-        (*toolchain.python, "-sSEB", "-c", _RUN, *request.argv),
+        (*toolchain.python, "-sSEB", "-c", _main(request.package), *request.argv),
         input_digest=await Get(Digest, MergeDigests((request.input_digest, sources.digest))),
         immutable_input_digests={
             "toolchain": toolchain.digest,
