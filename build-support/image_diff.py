@@ -20,12 +20,12 @@ def differences(
     one: Archive, other: Archive, names: Names = ("the first", "the second")
 ) -> Iterator[str]:
     """One line for each layer, file and setting that two images do not have in common; nothing if
-    the digests of their platforms are equal."""
+    their platforms are equal, digests and bytes."""
     for platform in dict.fromkeys([*one.platforms, *other.platforms]):
         a, b = (image.platforms.get(platform) for image in (one, other))
         if a is None or b is None:
             yield f"{platform}: only in {names[a is None]}"
-        elif a.digest != b.digest:
+        elif a != b:
             layers = list(_layer_differences((one.path, a), (other.path, b), names))
             lines = [*layers, *_config_differences(a.config, b.config, names, bool(layers))]
             yield from (f"{platform}: {line}" for line in lines or ["another manifest"])

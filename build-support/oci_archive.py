@@ -219,12 +219,17 @@ class _Reading:
             return
         self.reached.add("manifest.json")
         there = [
-            [f"blobs/{each['digest'].replace(':', '/')}" for each in (found["config"], *found["layers"])]
+            [
+                f"blobs/{each['digest'].replace(':', '/')}"
+                for each in (found["config"], *found["layers"])
+            ]
             for found in self.described
         ]
         for image in json.loads(self._bytes("manifest.json")):
             if [image["Config"], *image["Layers"]] not in there:
-                self._problem("manifest.json: `docker load` would take another image than the index's")
+                self._problem(
+                    "manifest.json: `docker load` would take another image than the index's"
+                )
 
 
 def open_layer(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tarfile.TarFile:

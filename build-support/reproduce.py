@@ -14,8 +14,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from image_diff import differences
 from oci_archive import read
+
+from image_diff import differences
 
 STRANGERS = (
     {"umask": 0o022, "TZ": "UTC", "LANG": "C.UTF-8", "USER": "ada"},

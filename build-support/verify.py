@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import reproduce
-from image_diff import differences
 from oci_archive import Archive, NotAnImage, read
 from reproduce import say
+
+from image_diff import differences
 
 COMMIT_LABEL = "org.opencontainers.image.revision"
 TARGET_LABEL = "oci.target"
@@ -154,7 +155,9 @@ def chosen_platforms(archive: Archive, asked: str | None) -> list[str]:
         machine = subprocess.run(("uname", "-m"), capture_output=True, text=True).stdout.strip()
         asked = f"linux/{ {'x86_64': 'amd64', 'aarch64': 'arm64'}.get(machine, machine) }"
     if asked not in archive.platforms:
-        raise CannotVerify(f"The image is not for {asked}, only for {', '.join(archive.platforms)}.")
+        raise CannotVerify(
+            f"The image is not for {asked}, only for {', '.join(archive.platforms)}."
+        )
     return [asked]
 
 
@@ -197,7 +200,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--target", help="the target, if the image names none: images:py311")
     parser.add_argument("--platform", help="rebuild this one alone: linux/arm64, or host")
     parser.add_argument(
-        "--cache", action="store_true", help="take layers from this user's cache: faster, less proof"
+        "--cache",
+        action="store_true",
+        help="take layers from this user's cache: faster, less proof",
     )
     parser.add_argument(
         "--rebuild-anyway",
