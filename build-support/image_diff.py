@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from oci_archive import Archive, Layer, PlatformImage, open_layer, read
+from oci_archive import Archive, Layer, PlatformImage, open_layer, read, sha256
 
 # What a file in a layer is, apart from its name: type, mode, owner, time, link, attributes, content.
 Member = tuple[Any, ...]
@@ -64,7 +63,7 @@ def _members(image: Path, layer: Layer) -> dict[str, Member]:
 
 def _member(layer: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
     file = layer.extractfile(info) if info.isfile() else None
-    content = hashlib.file_digest(file, "sha256").hexdigest() if file else ""
+    content = sha256(file) if file else ""
     attributes = sorted(pair for pair in info.pax_headers.items() if "xattr" in pair[0])
     owner = (info.uid, info.gid)
     return info.type, oct(info.mode), *owner, info.mtime, info.linkname, attributes, content

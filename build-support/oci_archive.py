@@ -132,7 +132,7 @@ class _Reading:
             self._problem(f"{what}: {digest} is missing")
             return name, ""
         with self._open(name) as file:
-            found = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+            found = f"sha256:{sha256(file)}"
         if found != digest:
             self._problem(f"{what}: the bytes of {digest} are {found}")
         elif self.members[name].size != descriptor["size"]:
@@ -202,7 +202,7 @@ class _Reading:
         last = "the beginning"
         try:
             with self._open(name) as file, gzip.GzipFile(fileobj=file) as blob:
-                return f"sha256:{hashlib.file_digest(blob, 'sha256').hexdigest()}"
+                return f"sha256:{sha256(blob)}"
         except DAMAGE as damage:
             try:
                 with open_layer(self.tar, self.members[name]) as layer:
@@ -230,6 +230,13 @@ class _Reading:
                 self._problem(
                     "manifest.json: `docker load` would take another image than the index's"
                 )
+
+
+def sha256(file: IO[bytes] | gzip.GzipFile) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def open_layer(tar: tarfile.TarFile, member: tarfile.TarInfo) -> tarfile.TarFile:

@@ -98,7 +98,8 @@ def main() -> None:
         for image in builds:
             for platform, found in image.platforms.items():
                 print(f"{platform}: manifest {found.digest}")
-        lines = [*builds[0].problems, *builds[1].problems, *differences(*builds)]
+        one, other = builds
+        lines = [*one.problems, *other.problems, *differences(one, other)]
     print("\n".join(lines) or f"{args.image}: reproduced")
     raise SystemExit(bool(lines))
 

@@ -56,6 +56,7 @@ def verdict(
         monkeypatch.setattr("sys.argv", ["verify", str(path), *flags])
         with pytest.raises(SystemExit) as stopped:
             verify.main()
+        assert isinstance(stopped.value.code, int)
         return stopped.value.code, capsys.readouterr().out
 
     return run
