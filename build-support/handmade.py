@@ -62,6 +62,7 @@ class Handmade:
             "history": [{"created_by": what} for what in layers],
         }
         manifest = {
+            **{"schemaVersion": 2, "mediaType": f"{MEDIA}.manifest.v1+json"},
             "config": self._add("config", "config.v1+json", json.dumps(described).encode()),
             "layers": [
                 self._add(what, "layer.v1.tar+gzip", gzip.compress(layer, level, mtime=0))
