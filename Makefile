@@ -8,7 +8,7 @@ BUILDS := $(MINORS:%=build_3_%)
 TESTS := $(MINORS:%=test_3_%)
 
 .PHONY: help run test test_full build $(BUILDS) $(BUILDS:%=%_full) build_shell $(TESTS) pythons notebook_pickle benchmark lock parity digests sizes \
-  vulnerability_db vulnerabilities reproduce fmt clean
+  vulnerability_db vulnerabilities reproduce verify fmt clean
 
 # numerai-predict's users forced a fresh build with DOCKER_BUILDKIT=0.
 PANTS := ./pants $(if $(filter 0,$(DOCKER_BUILDKIT)),--no-local-cache)
@@ -116,6 +116,12 @@ vulnerabilities: ## what is known against the packages of the images in dist/ima
 
 reproduce: ## build images:py311 twice, as two strangers would, and compare
 	./pants run build-support/reproduce.py
+
+verify: ## rebuild IMAGE=image.tar, or a name in a registry, from the commit that it names, and compare (docs/verify.md)
+	$(if $(IMAGE),,$(error verify needs IMAGE=, an image.tar or the name of an image in a registry))
+	@./pants run build-support/verify.py -- "$(IMAGE)" $(if $(REF),--ref "$(REF)") $(if $(TARGET),--target "$(TARGET)") \
+	  $(if $(PLATFORM),--platform "$(PLATFORM)") $(if $(filter 1,$(CACHE)),--cache) \
+	  $(if $(filter 1,$(REBUILD_ANYWAY)),--rebuild-anyway)
 
 fmt: ## format the code
 	./pants fmt fix ::

@@ -1,45 +1,17 @@
 from __future__ import annotations
 
-import gzip
-import hashlib
-import io
-import json
-import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from handmade import Handmade, tar
+from oci_archive import Archive, read
 
 from image_diff import differences
 
 
-def sha256(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
-
-
-def tar(files: dict[str, bytes], mode: int = 0o644) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = len(content), mode
-            archive.addfile(info, io.BytesIO(content))
-    return out.getvalue()
-
-
-def image(folder: Path, layers: dict[str, bytes], level: int = 9, config: str = "") -> Path:
-    """A folder as `./pants package` leaves it, as far as the comparison reads it."""
-    folder.mkdir()
-    blobs = {what: gzip.compress(layer, level, mtime=0) for what, layer in layers.items()}
-    described = [
-        {"what": what, "digest": sha256(blobs[what]), "diff_id": sha256(layer)}
-        for what, layer in layers.items()
-    ]
-    files = {f"blobs/{sha256(blob).replace(':', '/')}": blob for blob in blobs.values()}
-    (folder / "image.tar").write_bytes(tar(files))
-    digest = sha256((json.dumps(described) + config).encode())
-    platforms = {"linux/amd64": {"digest": digest, "layers": described}}
-    (folder / "image.json").write_text(json.dumps({"platforms": platforms}))
-    return folder
+def image(path: Path, layers: dict[str, bytes], **made: Any) -> Archive:
+    return read(Handmade(layers, **made).write(path))
 
 
 OS = tar({"etc/os-release": b"bookworm"})
@@ -73,18 +45,22 @@ def test_each_file_is_named_with_its_layer(tmp_path: Path) -> None:
             "mode 0o644 / 0o755",
         ),
         ({"layers": {"os": OS}, "level": 1}, "compressed differently"),
-        ({"layers": {"os": OS}, "config": "ENV"}, "another configuration"),
-        ({"layers": {"os": OS, "code": CODE}}, "layer code: only in"),
+        ({"layers": {"os": OS + bytes(10240)}}, "archived differently"),
+        (
+            {"layers": {"os": OS}, "config": {"Env": ["A=1"]}},
+            "config Env A: only in the second, '1'",
+        ),
+        ({"layers": {"os": OS}, "config": {"User": "root"}}, "config User: only in the second"),
+        ({"layers": {"os": OS, "code": CODE}}, "layer code: only in the second"),
     ],
 )
 def test_what_differs_is_said(tmp_path: Path, change: dict, said: str) -> None:
-    layers = {"os": tar({"etc/os-release": b"bookworm"})}
-    lines = list(differences(image(tmp_path / "a", layers), image(tmp_path / "b", **change)))
+    lines = list(differences(image(tmp_path / "a", {"os": OS}), image(tmp_path / "b", **change)))
     assert len(lines) == 1
     assert said in lines[0]
 
 
-def test_a_platform_that_only_one_has_is_named(tmp_path: Path) -> None:
-    one, other = (image(tmp_path / name, {"os": OS}) for name in "ab")
-    (one / "image.json").write_text(json.dumps({"platforms": {}}))
-    assert list(differences(one, other)) == [f"linux/amd64: only in {other}"]
+def test_a_platform_that_one_image_lacks(tmp_path: Path) -> None:
+    both = read(Handmade({"os": OS}, "amd64", "arm64").write(tmp_path / "both"))
+    lines = list(differences(image(tmp_path / "one", {"os": OS}), both))
+    assert lines == ["linux/arm64: only in the second"]

@@ -7,13 +7,14 @@ its own home, umask, time zone, language, user name, set-up and empty caches.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from oci_archive import read
 
 from image_diff import differences
 
@@ -23,13 +24,44 @@ STRANGERS = (
 )
 
 
-def build(repository: Path, folder: Path, image: str, stranger: dict[str, object]) -> Path:
-    """Builds `image` in a copy of the repository below `folder`.
+def build(
+    checkout: Path,
+    home: Path | None,
+    image: str,
+    *options: str,
+    env: dict[str, str] | None = None,
+    umask: int = -1,
+) -> Path:
+    """Builds `image` in a checkout, with empty caches in the folder `home`, or with the user's own.
+
+    Nothing that the user configured for Pants counts: no remote cache's word is taken.
 
     Returns:
         The folder of its `image.tar` and `image.json`.
     """
-    copy = folder / f"checkout-of-{stranger['USER']}"
+    own = {name: value for name, value in os.environ.items() if not _configures_pants(name)}
+    argv = ["./pants", "--no-pantsd", "--no-pantsrc", *options]
+    if home is not None:
+        home.mkdir(parents=True)
+        argv.append("--no-local-cache")
+        own |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+    # Where to find interpreters is a fact of the machine, not of the user.
+    own["PYENV_ROOT"] = os.environ.get("PYENV_ROOT") or str(Path.home() / ".pyenv")
+    # fmt: off
+    subprocess.run(
+        (*argv, "package", image),
+        cwd=checkout, check=True, umask=umask, stdout=sys.stderr, env={**own, **(env or {})},
+    )
+    # fmt: on
+    return checkout / "dist" / image.replace(":", "/")
+
+
+def _configures_pants(variable: str) -> bool:
+    return variable.startswith("PANTS_") and variable != "PANTS_OCI_CPU_INDEX"
+
+
+def copy_of(repository: Path, copy: Path) -> Path:
+    """What git knows of a repository, uncommitted changes included."""
     argv = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     names = subprocess.run(argv, cwd=repository, check=True, capture_output=True, text=True).stdout
     for name in names.rstrip("\0").split("\0"):
@@ -37,22 +69,17 @@ def build(repository: Path, folder: Path, image: str, stranger: dict[str, object
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(repository / name, copy / name, follow_symlinks=False)
     (copy / "pants").chmod(0o755)
+    return copy
+
+
+def build_as(stranger: dict[str, object], repository: Path, folder: Path, image: str) -> Path:
+    copy = copy_of(repository, folder / f"checkout-of-{stranger['USER']}")
     umask = stranger["umask"]
     assert isinstance(umask, int)
     env = {name: str(value) for name, value in stranger.items() if name != "umask"}
     say(f"building {image} as {env['USER']}: {env}, umask {umask:03o}")
-    # fmt: off
-    subprocess.run(
-        ("./pants", "--no-pantsd", "--no-local-cache", "--oci-platform=host", "package", image),
-        cwd=copy, check=True, umask=umask, env={
-            **os.environ, **env, "LC_ALL": env["LANG"], "LOGNAME": env["USER"],
-            "HOME": str(folder / "home"), "XDG_CACHE_HOME": str(folder / "home" / "cache"),
-            # Where to find interpreters is a fact of the machine, not of the user.
-            "PYENV_ROOT": os.environ.get("PYENV_ROOT") or str(Path.home() / ".pyenv"),
-        },
-    )
-    # fmt: on
-    return copy / "dist" / image.replace(":", "/")
+    env |= {"LC_ALL": env["LANG"], "LOGNAME": env["USER"]}
+    return build(copy, folder / "home", image, "--oci-platform=host", env=env, umask=umask)
 
 
 def say(message: str) -> None:
@@ -67,13 +94,12 @@ def main() -> None:
         builds = []
         for number, stranger in enumerate(STRANGERS):
             home = Path(folder, "x" * number, str(number))
-            (home / "home").mkdir(parents=True)
-            builds.append(build(Path.cwd(), home, args.image, stranger))
-        for build_folder in builds:
-            image = json.loads((build_folder / "image.json").read_text())
-            for platform, found in image["platforms"].items():
-                print(f"{platform}: manifest {found['digest']} config {found['config_digest']}")
-        lines = list(differences(*builds))
+            builds.append(read(build_as(stranger, Path.cwd(), home, args.image) / "image.tar"))
+        for image in builds:
+            for platform, found in image.platforms.items():
+                print(f"{platform}: manifest {found.digest}")
+        one, other = builds
+        lines = [*one.problems, *other.problems, *differences(one, other)]
     print("\n".join(lines) or f"{args.image}: reproduced")
     raise SystemExit(bool(lines))
 

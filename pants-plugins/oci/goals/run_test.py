@@ -7,6 +7,7 @@ from pants.engine.addresses import Address
 from pants.engine.fs import EMPTY_DIGEST, Digest, MergeDigests
 from pants.testutil.option_util import create_subsystem
 from pants.testutil.rule_runner import MockGet, run_rule_with_mocks
+from pants.util.frozendict import FrozenDict
 
 from oci.goals.run import RunImageFieldSet, run_image
 from oci.subsystem import Oci
@@ -26,7 +27,7 @@ def run_request(
 
     def image(request: ImageRequest) -> Image:
         assert request == ImageRequest(ADDRESS, (platform or host_platform().name,))
-        return Image(IMAGE)
+        return Image(IMAGE, EMPTY_DIGEST, FrozenDict())
 
     def merge(request: MergeDigests) -> Digest:
         assert request == MergeDigests((IMAGE, ENGINE))

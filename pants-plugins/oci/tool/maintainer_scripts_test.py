@@ -8,7 +8,7 @@ from oci.tool.maintainer_scripts import BUNDLE, apply
 
 
 def package(name: str, *scripts: str) -> Deb:
-    return Deb(name, {"control": b"", **{script: b"#!/bin/sh\n" for script in scripts}}, b"")
+    return Deb(name, {"control": b"", **{script: b"#!/bin/sh\n" for script in scripts}}, b"", "")
 
 
 def applied(name: str, files: dict[str, str]) -> dict[str, Entry]:
