@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 
 from pants.engine.rules import collect_rules
 from pants.option.option_types import EnumOption, StrListOption, StrOption
@@ -84,6 +85,27 @@ class Oci(Subsystem):
             For instance `--oci-entrypoint=/usr/bin/python3`.
             """),
     )
+
+    git_ref = StrOption(
+        default=None,
+        help=softwrap("""
+            The full id of the commit that a release is built from.
+
+            It goes into the image, as the variable `GIT_REF` and as the labels
+            `org.opencontainers.image.revision` and `oci.target`. Without it images say nothing of
+            their commit, so that equal content has an equal digest.
+            """),
+    )
+
+    @property
+    def checked_git_ref(self) -> str | None:
+        """Raises ValueError for what is no full commit id."""
+        if self.git_ref and not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", self.git_ref):
+            raise ValueError(
+                f"--oci-git-ref is a full commit id, as `git rev-parse HEAD` prints it; not "
+                f"{self.git_ref}."
+            )
+        return self.git_ref or None
 
     @property
     def chosen_platform(self) -> str | None:

@@ -11,6 +11,7 @@ import pytest
 from pants.core.goals.package import BuiltPackage
 from pants.engine.addresses import Address
 from pants.engine.fs import DigestContents
+from pants.engine.internals.scheduler import ExecutionError
 
 from oci.goals.package import PackageImageFieldSet
 from oci.testutil.debs import make_deb
@@ -137,6 +138,25 @@ def test_the_configuration_is_what_the_target_says(files: dict[str, bytes], summ
         "Labels": {"who": "me"},
         "WorkingDir": "/",
     }
+
+
+def test_a_release_names_its_commit_and_its_target(mirror: Path, summary: Any) -> None:
+    commit = "0123456789abcdef" * 2 + "01234567"
+    released = packaged(mirror, f"--oci-git-ref={commit}")
+    told = json.loads(released["images/image/image.json"])["platforms"]["linux/amd64"]
+    assert told["labels"] == {
+        "who": "me",
+        "org.opencontainers.image.revision": commit,
+        "oci.target": "images:image",
+    }
+    config = json.loads(blob(released, told["config_digest"]))["config"]
+    assert f"GIT_REF={commit}" in config["Env"]
+    assert told["layers"] == summary["layers"]
+
+
+def test_a_release_names_no_branch(mirror: Path) -> None:
+    with pytest.raises(ExecutionError, match="a full commit id"):
+        packaged(mirror, "--oci-git-ref=main")
 
 
 def test_a_layer_holds_what_its_target_says(files: dict[str, bytes], summary: Any) -> None:
