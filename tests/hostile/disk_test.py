@@ -38,7 +38,7 @@ def many_empty_files(live_features):
     ],
 )
 def test_it_is_stopped(model, says, attack):
-    assert says in attack(model, "--timeout=60", code=4).log
+    assert says in attack(model, "--timeout=250", code=4).log
 
 
 def sparse(live_features):

@@ -43,7 +43,7 @@ MODELS = [grows, grows_at_once, allocates_in_c, in_children]
 @pytest.mark.places("outside")
 @pytest.mark.parametrize("model", MODELS)
 def test_with_the_flag(model, attack):
-    done = attack(model, "--memory=1GB", "--timeout=60", code=4)
+    done = attack(model, "--memory=1GB", "--timeout=250", code=4)
     assert "limit_exceeded: out of memory while predicting" in done.log
     assert "the limit is 1.0 GB" in done.log
 
