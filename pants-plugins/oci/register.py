@@ -20,6 +20,7 @@ from oci.util_rules import (
     layer,
     programs,
     python_layers,
+    release_tools,
     standalone_layer,
     toolchain,
 )
@@ -51,6 +52,7 @@ def rules():
         *layer.rules(),
         *python_layers.rules(),
         *programs.rules(),
+        *release_tools.rules(),
         *standalone_layer.rules(),
         *toolchain.rules(),
     ]
