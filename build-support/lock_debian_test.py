@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 import tomllib
 
+import lock_debian
 from lock_debian import FOLDER, host_mirror, lock
 
 MANIFESTS = {path.stem: tomllib.loads(path.read_text()) for path in sorted(FOLDER.glob("*.toml"))}
@@ -75,6 +79,84 @@ def test_an_apt_that_fails_knows_no_mirror(apt: Path) -> None:
     apt.write_text("#!/bin/sh\nexit 100\n")
     with pytest.raises(SystemExit, match="no mirror of bookworm: set DEBIAN_MIRROR to one"):
         host_mirror("bookworm")
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Makes archives that apt can read, of these packages and versions; gives their address."""
+    if not shutil.which("gpg"):
+        pytest.skip("no gpg here, to sign an archive with; Debian has it in the package gpg")
+    gpg = ("gpg", "--batch", "--quiet", f"--homedir={tmp_path}/gpg", "--passphrase=")
+    (tmp_path / "gpg").mkdir(mode=0o700)
+    subprocess.run([*gpg, "--quick-generate-key", "archive"], check=True)
+    keyring = tmp_path / "keyring.gpg"
+    subprocess.run([*gpg, f"--output={keyring}", "--export"], check=True)
+    monkeypatch.setattr(lock_debian, "KEYRING", keyring)
+
+    def make(suite: str, pool: str, **versions: str) -> str:
+        packages = "".join(
+            f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: nobody\n"
+            f"Description: {name}\nFilename: {pool}/{name}_{version}_amd64.deb\n"
+            f"SHA256: {hashlib.sha256(f'{name}{version}'.encode()).hexdigest()}\nSize: 1\n\n"
+            for name, version in versions.items()
+        )
+        folder = tmp_path / pool
+        index = folder / f"dists/{suite}/main/binary-amd64/Packages"
+        index.parent.mkdir(parents=True)
+        index.write_text(packages)
+        digest = hashlib.sha256(packages.encode()).hexdigest()
+        release = folder / f"dists/{suite}/Release"
+        release.write_text(
+            f"Codename: {suite}\nDate: Sat, 01 Jan 2022 00:00:00 UTC\n"
+            f"Components: main\nArchitectures: amd64\n"
+            f"SHA256:\n {digest} {len(packages)} main/binary-amd64/Packages\n"
+        )
+        signed = release.with_name("InRelease")
+        subprocess.run([*gpg, f"--output={signed}", "--clearsign", release], check=True)
+        return f"file:{folder}"
+
+    return make
+
+
+def test_a_channel_brings_newer_packages(
+    archive: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = archive("tiny", "pool", old="1", both="1", fixed="1")
+    security = archive("tiny-security", "pool-updates", both="1", fixed="2")
+    monkeypatch.setenv("DEBIAN_MIRROR", main)
+    monkeypatch.setenv("DEBIAN_SECURITY_MIRROR", security)
+    manifest = {
+        "suite": "tiny",
+        "components": ["main"],
+        "architectures": ["amd64"],
+        "sets": {"all": ["old", "both", "fixed"]},
+        "without": {},
+    }
+
+    def found(**more: Any) -> dict[str, tuple[str, str | None]]:
+        packages = lock({**manifest, **more})["packages"]
+        for package in packages:
+            pool = "pool-updates" if "channel" in package else "pool"
+            assert package["path"].startswith(f"{pool}/"), "the path is of another channel"
+        return {
+            package["name"]: (package["version"], package.get("channel")) for package in packages
+        }
+
+    suite = {"both": ("1", None), "fixed": ("1", None), "old": ("1", None)}
+    assert found() == suite
+    with_security = {**suite, "fixed": ("2", "tiny-security")}
+    assert found(channels=["tiny", "tiny-security"]) == with_security
+
+
+def test_an_archive_that_was_changed(
+    archive: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DEBIAN_MIRROR", archive("tiny", "pool", old="1"))
+    release = tmp_path / "pool/dists/tiny/InRelease"
+    release.write_text(release.read_text().replace("Codename: tiny", "Codename: tinier"))
+    manifest = {"suite": "tiny", "components": ["main"], "architectures": ["amd64"]}
+    with pytest.raises(SystemExit, match="BADSIG|invalid"):
+        lock({**manifest, "sets": {"all": ["old"]}, "without": {}})
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
