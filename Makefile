@@ -7,7 +7,7 @@ MINORS := $(PYTHONS:3.%=%)
 BUILDS := $(MINORS:%=build_3_%)
 TESTS := $(MINORS:%=test_3_%)
 
-.PHONY: help run test test_full build $(BUILDS) $(BUILDS:%=%_full) build_shell $(TESTS) pythons notebook_pickle benchmark lock parity digests sizes \
+.PHONY: help run test test_full build $(BUILDS) $(BUILDS:%=%_full) build_shell $(TESTS) pythons notebook_pickle benchmark lock mirror parity digests sizes \
   vulnerability_db vulnerabilities reproduce verify fmt clean
 
 # numerai-predict's users forced a fresh build with DOCKER_BUILDKIT=0.
@@ -95,6 +95,10 @@ $(TRIED): $(PARITY)/3.%.json:
 lock: ## resolve Python and Debian packages anew, and export what is derived from them
 	./pants run build-support/lock_python.py -- $(LOCK_ARGS)
 	./pants run build-support/lock_debian.py
+
+mirror: ## copy the Debian packages and interpreters that the locks name into FOLDER=path (docs/maintain.md)
+	$(if $(FOLDER),,$(error mirror needs FOLDER=path))
+	@./pants run build-support/mirror.py -- "$(abspath $(FOLDER))"
 
 digests: ## build all images, and write the digests of those made of pins to images/digests.json
 	rm -rf dist/images

@@ -1,7 +1,8 @@
-"""Resolves 3rdparty/debian/packages.toml into a lock of hash-pinned Debian packages.
+"""Resolves each 3rdparty/debian/NAME.toml into NAME.lock, a lock of hash-pinned Debian packages.
 
 apt does the work, in a private folder: it verifies the suite's signature and resolves dependencies
-as it would on a fresh machine. The mirror is DEBIAN_MIRROR, else the one that this host's apt uses.
+as it would on a fresh machine. The mirror is DEBIAN_MIRROR (of suites called *-security:
+DEBIAN_SECURITY_MIRROR), else the one that this host's apt uses.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Apt:
     """An apt of its own for one architecture: nothing is installed in it but what `without` names."""
 
     def __init__(
-        self, root: Path, architecture: str, manifest: dict[str, Any], mirror: str
+        self, root: Path, architecture: str, manifest: dict[str, Any], mirrors: dict[str, str]
     ) -> None:
         for folder in ("lists/partial", "cache/archives/partial", "etc"):
             (root / folder).mkdir(parents=True)
@@ -38,7 +39,10 @@ class Apt:
             )
         )
         (root / "sources.list").write_text(
-            f"deb [signed-by={KEYRING}] {mirror} {manifest['suite']} {' '.join(manifest['components'])}\n"
+            "".join(
+                f"deb [signed-by={KEYRING}] {mirror} {channel} {' '.join(manifest['components'])}\n"
+                for channel, mirror in mirrors.items()
+            )
         )
         (root / "apt.conf").write_text(
             f'Dir::Etc "{root}/etc";\n'
@@ -67,6 +71,15 @@ class Apt:
         text = self._run("apt-cache", "show", *(f"{name}={version}" for name, version in packages))
         return Packages.iter_paragraphs(text, use_apt_pkg=False)
 
+    def channels(self, packages: set[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """The channel that each package's record is from; it may be in several."""
+        channels: dict[tuple[str, str], str] = {}
+        for line in self._run("apt-cache", "madison", *(name for name, _ in packages)).splitlines():
+            name, version, source = (column.strip() for column in line.split("|"))
+            # As in "mirror bookworm/main amd64 Packages".
+            channels.setdefault((name, version), source.split()[1].rpartition("/")[0])
+        return channels
+
     def _run(self, *argv: str) -> str:
         result = subprocess.run(argv, env=self._env, capture_output=True, text=True)
         if result.returncode:
@@ -75,30 +88,39 @@ class Apt:
 
 
 def host_mirror(suite: str) -> str:
-    """The mirror for `suite`: DEBIAN_MIRROR (its first word), else from this host's apt configuration."""
-    if os.environ.get("DEBIAN_MIRROR"):
-        return os.environ["DEBIAN_MIRROR"].split()[0]
+    """The mirror for `suite`: what the environment says, else from this host's apt configuration.
+
+    A suite that apt is not configured for is taken from where it takes the archive's other suites.
+    """
+    security = suite.endswith("-security")
+    variable = "DEBIAN_SECURITY_MIRROR" if security else "DEBIAN_MIRROR"
+    if mirrors := os.environ.get(variable, "").split():
+        return mirrors[0]
     argv = (
         "apt-get",
         "indextargets",
         "--format",
-        "$(CODENAME) $(REPO_URI)",
+        "$(CODENAME)|$(ORIGIN)|$(LABEL)|$(REPO_URI)",
         "Created-By: Packages",
     )
-    targets = subprocess.run(argv, capture_output=True, text=True).stdout
-    # A repository need not have a codename.
-    for codename, _, uri in (line.partition(" ") for line in targets.splitlines()):
-        if codename == suite:
-            return uri
-    raise SystemExit(f"This host's apt knows no mirror of {suite}: set DEBIAN_MIRROR to one.")
+    output = subprocess.run(argv, capture_output=True, text=True).stdout
+    targets = [line.split("|", 3) for line in output.splitlines()]
+    archive = ["Debian", "Debian-Security" if security else "Debian"]
+    own = [target[3] for target in targets if target[0] == suite]
+    others = [target[3] for target in targets if target[1:3] == archive]
+    for mirror in own + others:
+        return mirror
+    raise SystemExit(f"This host's apt knows no mirror of {suite}: set {variable} to one.")
 
 
-def locked(apt: Apt, sets: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
+def resolved(apt: Apt, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
     known: set[tuple[str, str]] = set()
-    for set_name, names in sets.items():
+    for set_name, names in manifest["sets"].items():
         packages = apt.closure(names) - known
         known |= packages
+        channels = apt.channels(packages)
         for record in apt.records(packages):
+            channel = channels[record["Package"], record["Version"]]
             yield {
                 "name": record["Package"],
                 "version": record["Version"],
@@ -107,33 +129,45 @@ def locked(apt: Apt, sets: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
                 "sha256": record["SHA256"],
                 "size": int(record["Size"]),
                 "set": set_name,
+                **({} if channel == manifest["suite"] else {"channel": channel}),
             }
 
 
+def lock(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest asks for, of all of its `channels`; by default that is its `suite` alone."""
+    suite = manifest["suite"]
+    mirrors = {channel: host_mirror(channel) for channel in manifest.get("channels", [suite])}
+    packages: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for architecture in manifest["architectures"]:
+        print(f"resolving {' and '.join(mirrors)} for {architecture}", file=sys.stderr)
+        with tempfile.TemporaryDirectory() as folder:
+            apt = Apt(Path(folder), architecture, manifest, mirrors)
+            for package in resolved(apt, manifest):
+                # Packages of architecture "all" are the same file for every machine.
+                packages[package["name"], package["architecture"], package["set"]] = package
+    return {"suite": suite, "packages": [packages[key] for key in sorted(packages)]}
+
+
 def main() -> None:
+    known = sorted(path.stem for path in FOLDER.glob("*.toml"))
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.parse_args()
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"locks to write: {', '.join(known)}; default: all"
+    )
+    names = parser.parse_args().names or known
+    if unknown := sorted({*names} - {*known}):
+        parser.error(f"{FOLDER} has no {', '.join(unknown)}, only {', '.join(known)}")
     if not KEYRING.exists():
         raise SystemExit(
             f"{KEYRING} is missing: install debian-archive-keyring (or run this on Debian)."
         )
-    manifest = tomllib.loads((FOLDER / "packages.toml").read_text())
-    suite = manifest["suite"]
-    mirror = host_mirror(suite)
-    packages: dict[tuple[str, str, str], dict[str, Any]] = {}
-    for architecture in manifest["architectures"]:
-        print(f"resolving {suite} for {architecture}", file=sys.stderr)
-        with tempfile.TemporaryDirectory() as folder:
-            apt = Apt(Path(folder), architecture, manifest, mirror)
-            for package in locked(apt, manifest["sets"]):
-                # Packages of architecture "all" are the same file for every machine.
-                packages[package["name"], package["architecture"], package["set"]] = package
-    lock = {"suite": suite, "packages": [packages[key] for key in sorted(packages)]}
-    path = FOLDER / f"{suite}.lock"
-    path.write_text(json.dumps(lock, indent=1) + "\n")
-    print(f"wrote {path}: {len(packages)} packages", file=sys.stderr)
+    for name in names:
+        locked = lock(tomllib.loads((FOLDER / f"{name}.toml").read_text()))
+        path = FOLDER / f"{name}.lock"
+        path.write_text(json.dumps(locked, indent=1) + "\n")
+        print(f"wrote {path}: {len(locked['packages'])} packages", file=sys.stderr)
 
 
 if __name__ == "__main__":

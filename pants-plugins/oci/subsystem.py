@@ -32,6 +32,16 @@ class Oci(Subsystem):
         help="The sets of that lock that hold the interpreter and the compressor.",
         advanced=True,
     )
+    release_lock = StrOption(
+        default="3rdparty/debian/trixie.lock",
+        help="The lock of the Debian packages of the programs that a release is published with.",
+        advanced=True,
+    )
+    release_sets = StrListOption(
+        default=["release"],
+        help="The sets of that lock that hold skopeo, oras and cosign with their libraries.",
+        advanced=True,
+    )
     platform = StrOption(
         default=None,
         help=softwrap("""

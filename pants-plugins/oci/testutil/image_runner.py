@@ -22,6 +22,7 @@ from oci.goals.test import ImageTestFieldSet, ImageTestFiles, ImageTestRequest
 from oci.util_rules.debian_packages import DebianMirrors, SuiteMirrorsRequest
 from oci.util_rules.image import ImagePlatforms, ImagePlatformsRequest
 from oci.util_rules.layer import Layer, LayerOf
+from oci.util_rules.release_tools import ReleaseTools
 
 LOCK = "3rdparty/debian/bookworm.lock"
 
@@ -43,6 +44,7 @@ def image_runner(*, mirror: str = "", options: Iterable[str] = ()) -> RuleRunner
             QueryRule(DebianMirrors, [SuiteMirrorsRequest]),
             QueryRule(ImagePlatforms, [ImagePlatformsRequest]),
             QueryRule(Layer, [LayerOf]),
+            QueryRule(ReleaseTools, []),
         ],
         target_types=[
             *register.target_types(),

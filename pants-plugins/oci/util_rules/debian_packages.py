@@ -33,6 +33,7 @@ class DebianPackage:
     path: str
     sha256: str
     size: int
+    # The suite, or the channel beside it, that has the package.
     suite: str
 
     @property
@@ -70,6 +71,20 @@ class DebianMirrors:
 class SuiteMirrorsRequest:
     suite: str
 
+    @property
+    def _is_security(self) -> bool:
+        return self.suite.endswith("-security")
+
+    @property
+    def variable(self) -> str:
+        """The name of the variable in which users may name mirrors."""
+        return "DEBIAN_SECURITY_MIRROR" if self._is_security else "DEBIAN_MIRROR"
+
+    @property
+    def label(self) -> str:
+        """What the archive that has the suite calls itself."""
+        return "Debian-Security" if self._is_security else "Debian"
+
 
 @dataclass(frozen=True)
 class DebianFile:
@@ -79,30 +94,37 @@ class DebianFile:
 # Asking apt takes a second, so its answer is kept as long as pantsd lives.
 @rule
 async def suite_mirrors(request: SuiteMirrorsRequest) -> DebianMirrors:
-    env = await Get(EnvironmentVars, EnvironmentVarsRequest(("DEBIAN_MIRROR",)))
-    return DebianMirrors(tuple(env.get("DEBIAN_MIRROR", "").split()) or _apt_mirrors(request.suite))
+    env = await Get(EnvironmentVars, EnvironmentVarsRequest((request.variable,)))
+    own = tuple(env.get(request.variable, "").split())
+    return DebianMirrors(own or _apt_mirrors(request.suite, request.label))
 
 
-def _apt_mirrors(suite: str) -> tuple[str, ...]:
-    """The mirrors of `suite` that this machine's own apt is configured with."""
+def _apt_mirrors(suite: str, label: str) -> tuple[str, ...]:
+    """The mirrors of `suite` that this machine's own apt is configured with.
+
+    If there are none, those of the other suites of the archive with this `label`: it has them all.
+    """
     argv = (
         "apt-get",
         "indextargets",
         "--format",
-        "$(CODENAME) $(REPO_URI)",
+        "$(CODENAME)|$(ORIGIN)|$(LABEL)|$(REPO_URI)",
         "Created-By: Packages",
     )
     try:
         targets = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return ()
-    lines = (line.split() for line in targets.splitlines())
-    return tuple(dict.fromkeys(line[1] for line in lines if line[0] == suite))
+    lines = [line.split("|", 3) for line in targets.splitlines()]
+    of_suite = [line[3] for line in lines if line[0] == suite]
+    of_archive = [line[3] for line in lines if line[1:3] == ["Debian", label]]
+    return tuple(dict.fromkeys(of_suite or of_archive))
 
 
 @rule
 async def download_package(package: DebianPackage) -> DebianFile:
-    mirrors = await Get(DebianMirrors, SuiteMirrorsRequest(package.suite))
+    request = SuiteMirrorsRequest(package.suite)
+    mirrors = await Get(DebianMirrors, SuiteMirrorsRequest, request)
     failures = []
     for address in mirrors.addresses:
         url = f"{address.rstrip('/')}/{package.path}"
@@ -116,7 +138,7 @@ async def download_package(package: DebianPackage) -> DebianFile:
         f"No mirror has {package.name} {package.version} as the lock wants it. Tried:\n"
         f"{tried or '  nothing: this machine has no apt configuration for ' + package.suite}\n"
         "Ways out:\n"
-        "  - set DEBIAN_MIRROR to a mirror that has it (several, separated by spaces, are tried in "
+        f"  - set {request.variable} to a mirror that has it (several, separated by spaces, are tried in "
         "turn; an archive of snapshots keeps every version);\n"
         "  - run `make lock` to take the suite's present version, and commit the lock."
     )
@@ -140,7 +162,7 @@ async def debian_packages(request: DebianPackagesRequest) -> DebianPackages:
             path=entry["path"],
             sha256=entry["sha256"],
             size=entry["size"],
-            suite=lock["suite"],
+            suite=entry.get("channel", lock["suite"]),
         )
         for entry in lock["packages"]
         if entry["set"] in request.sets

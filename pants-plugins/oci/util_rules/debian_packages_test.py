@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from pants.engine.fs import DigestContents
@@ -56,10 +56,15 @@ def mirror(folder: Path, *names: str, content: bytes = TINY) -> str:
 
 
 def packages(
-    rule_runner: RuleRunner, *sets: str, mirrors: str = "", platform: str = "amd64"
+    rule_runner: RuleRunner,
+    *sets: str,
+    mirrors: str = "",
+    security: str = "",
+    platform: str = "amd64",
 ) -> set[str]:
     """Their names, and that all of their files are there."""
-    rule_runner.set_options([], env={"DEBIAN_MIRROR": mirrors})
+    variables = {"DEBIAN_MIRROR": mirrors, "DEBIAN_SECURITY_MIRROR": security}
+    rule_runner.set_options([], env=variables)
     request = DebianPackagesRequest("tiny.lock", sets, PLATFORMS[f"linux/{platform}"])
     found = rule_runner.request(DebianPackages, [request])
     contents = rule_runner.request(DigestContents, [found.digest])
@@ -94,18 +99,71 @@ def test_the_next_mirror_is_tried(rule_runner: RuleRunner, tmp_path: Path) -> No
     assert packages(rule_runner, "a", "b", mirrors=" ".join(mirrors)) == {"tiny-a", "tiny-b"}
 
 
+@pytest.fixture
+def apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes an `apt-get` that is configured for these targets."""
+    program = tmp_path / "bin/apt-get"
+    program.parent.mkdir()
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+
+    def configure(*targets: str) -> None:
+        program.write_text("#!/bin/sh\ncat << END\n" + "\n".join([*targets, "END\n"]))
+        program.chmod(0o755)
+
+    return configure
+
+
 def test_apt_knows_mirrors(
-    rule_runner: RuleRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rule_runner: RuleRunner, tmp_path: Path, apt: Callable[..., None]
 ) -> None:
     where = mirror(tmp_path, "a")
-    apt = tmp_path / "bin/apt-get"
-    apt.parent.mkdir()
-    apt.write_text(
-        f"#!/bin/sh\necho ' file:///flat'\necho other file:///other\necho {SUITE} {where}\n"
-    )
-    apt.chmod(0o755)
-    monkeypatch.setenv("PATH", str(apt.parent), prepend=os.pathsep)
+    apt("|||file:///flat", "other|Debian|Debian|file:///other", f"{SUITE}|||{where}")
     assert packages(rule_runner, "a") == {"tiny-a"}
+
+
+def test_an_archive_that_apt_uses_has_other_suites(
+    rule_runner: RuleRunner, tmp_path: Path, apt: Callable[..., None]
+) -> None:
+    where = mirror(tmp_path, "a")
+    apt(
+        "other|Somebody|Debian|file:///somebody",
+        "other-security|Debian|Debian-Security|file:///security",
+        f"other|Debian|Debian|{where}",
+    )
+    assert packages(rule_runner, "a") == {"tiny-a"}
+
+
+def from_security(rule_runner: RuleRunner) -> None:
+    """The lock has one package of the suite, and one of its security channel."""
+    entries = [entry("a"), {**entry("b"), "channel": f"{SUITE}-security"}]
+    lock = {"suite": SUITE, "packages": entries}
+    rule_runner.write_files({"tiny.lock": json.dumps(lock)})
+
+
+def test_a_channel_has_a_mirror_of_its_own(rule_runner: RuleRunner, tmp_path: Path) -> None:
+    from_security(rule_runner)
+    main, security = mirror(tmp_path / "1", "a"), mirror(tmp_path / "2", "b")
+    found = packages(rule_runner, "a", "b", mirrors=main, security=security)
+    assert found == {"tiny-a", "tiny-b"}
+
+
+def test_apt_knows_mirrors_of_a_channel(
+    rule_runner: RuleRunner, tmp_path: Path, apt: Callable[..., None]
+) -> None:
+    from_security(rule_runner)
+    main, security = mirror(tmp_path / "1", "a"), mirror(tmp_path / "2", "b")
+    apt(f"other|Debian|Debian|{main}", f"other-security|Debian|Debian-Security|{security}")
+    assert packages(rule_runner, "a", "b") == {"tiny-a", "tiny-b"}
+
+
+def test_a_package_that_no_mirror_of_a_channel_has(
+    rule_runner: RuleRunner, tmp_path: Path, apt: Callable[..., None]
+) -> None:
+    from_security(rule_runner)
+    apt()
+    says = refusal(rule_runner, "a", "b", mirrors=mirror(tmp_path / "1", "a", "b"))
+    assert "No mirror has tiny-b" in says and "set DEBIAN_SECURITY_MIRROR to" in says
+    assert f"nothing: this machine has no apt configuration for {SUITE}-security" in says
 
 
 def test_a_package_that_no_mirror_has(rule_runner: RuleRunner, tmp_path: Path) -> None:
@@ -123,7 +181,8 @@ def test_a_package_that_was_changed(rule_runner: RuleRunner, tmp_path: Path) -> 
     assert f"{where}/pool/a.deb: " in says and entry("a")["sha256"] in says
 
 
-def test_a_machine_that_knows_no_mirror(rule_runner: RuleRunner) -> None:
+def test_a_machine_that_knows_no_mirror(rule_runner: RuleRunner, apt: Callable[..., None]) -> None:
+    apt()
     says = refusal(rule_runner, "a")
     assert f"nothing: this machine has no apt configuration for {SUITE}" in says
     assert "DEBIAN_MIRROR" in says
