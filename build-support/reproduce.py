@@ -17,18 +17,16 @@ from pathlib import Path
 
 from image_diff import differences
 
+Stranger = dict[str, object]
+
 STRANGERS = (
     {"umask": 0o022, "TZ": "UTC", "LANG": "C.UTF-8", "USER": "ada"},
     {"umask": 0o077, "TZ": "Asia/Kathmandu", "LANG": "C", "USER": "grace"},
 )
 
 
-def build(repository: Path, folder: Path, image: str, stranger: dict[str, object]) -> Path:
-    """Builds `image` in a copy of the repository below `folder`.
-
-    Returns:
-        The folder of its `image.tar` and `image.json`.
-    """
+def check_out(repository: Path, folder: Path, stranger: Stranger) -> Path:
+    """Copies what git knows of `repository` to a folder of the stranger's below `folder`."""
     copy = folder / f"checkout-of-{stranger['USER']}"
     argv = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     names = subprocess.run(argv, cwd=repository, check=True, capture_output=True, text=True).stdout
@@ -37,22 +35,35 @@ def build(repository: Path, folder: Path, image: str, stranger: dict[str, object
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(repository / name, copy / name, follow_symlinks=False)
     (copy / "pants").chmod(0o755)
+    return copy
+
+
+def build(
+    checkout: Path, image: str, stranger: Stranger, *options: str, **settings: str
+) -> Path:
+    """Builds `image` in a stranger's copy, with a home folder beside that. `options` and, as environment
+    variables, `settings` are for Pants.
+
+    Returns:
+        The folder of its `image.tar` and `image.json`.
+    """
     umask = stranger["umask"]
     assert isinstance(umask, int)
     env = {name: str(value) for name, value in stranger.items() if name != "umask"}
     say(f"building {image} as {env['USER']}: {env}, umask {umask:03o}")
+    home = checkout.parent / "home"
     # fmt: off
     subprocess.run(
-        ("./pants", "--no-pantsd", "--no-local-cache", "--oci-platform=host", "package", image),
-        cwd=copy, check=True, umask=umask, env={
-            **os.environ, **env, "LC_ALL": env["LANG"], "LOGNAME": env["USER"],
-            "HOME": str(folder / "home"), "XDG_CACHE_HOME": str(folder / "home" / "cache"),
+        ("./pants", "--no-pantsd", "--oci-platform=host", *options, "package", image),
+        cwd=checkout, check=True, umask=umask, env={
+            **os.environ, **env, **settings, "LC_ALL": env["LANG"], "LOGNAME": env["USER"],
+            "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"),
             # Where to find interpreters is a fact of the machine, not of the user.
             "PYENV_ROOT": os.environ.get("PYENV_ROOT") or str(Path.home() / ".pyenv"),
         },
     )
     # fmt: on
-    return copy / "dist" / image.replace(":", "/")
+    return checkout / "dist" / image.replace(":", "/")
 
 
 def say(message: str) -> None:
@@ -68,7 +79,8 @@ def main() -> None:
         for number, stranger in enumerate(STRANGERS):
             home = Path(folder, "x" * number, str(number))
             (home / "home").mkdir(parents=True)
-            builds.append(build(Path.cwd(), home, args.image, stranger))
+            checkout = check_out(Path.cwd(), home, stranger)
+            builds.append(build(checkout, args.image, stranger, "--no-local-cache"))
         for build_folder in builds:
             image = json.loads((build_folder / "image.json").read_text())
             for platform, found in image["platforms"].items():
