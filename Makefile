@@ -8,7 +8,7 @@ BUILDS := $(MINORS:%=build_3_%)
 TESTS := $(MINORS:%=test_3_%)
 
 .PHONY: help run test test_full build $(BUILDS) $(BUILDS:%=%_full) build_shell $(TESTS) pythons notebook_pickle benchmark lock parity digests sizes \
-  reproduce fmt clean
+  reproduce shared_builds fmt clean
 
 # numerai-predict's users forced a fresh build with DOCKER_BUILDKIT=0.
 PANTS := ./pants $(if $(filter 0,$(DOCKER_BUILDKIT)),--no-local-cache)
@@ -109,6 +109,9 @@ sizes: ## layers, packages and sizes of the images that were built (dist/images)
 
 reproduce: ## build images:py311 twice, as two strangers would, and compare
 	./pants run build-support/reproduce.py
+
+shared_builds: ## build images:py311, and get it from a shared cache on a second, empty machine (some 5 min)
+	./pants run build-support/shared_builds.py
 
 fmt: ## format the code
 	./pants fmt fix ::

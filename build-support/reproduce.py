@@ -40,30 +40,38 @@ def check_out(repository: Path, folder: Path, stranger: Stranger) -> Path:
 
 def build(
     checkout: Path, image: str, stranger: Stranger, *options: str, **settings: str
-) -> Path:
+) -> tuple[Path, str]:
     """Builds `image` in a stranger's copy, with a home folder beside that. `options` and, as environment
     variables, `settings` are for Pants.
 
     Returns:
-        The folder of its `image.tar` and `image.json`.
+        The folder of its `image.tar` and `image.json`, and what Pants said.
     """
     umask = stranger["umask"]
     assert isinstance(umask, int)
     env = {name: str(value) for name, value in stranger.items() if name != "umask"}
     say(f"building {image} as {env['USER']}: {env}, umask {umask:03o}")
     home = checkout.parent / "home"
+    argv = ("./pants", "--no-pantsd", "--oci-platform=host", *options, "package", image)
     # fmt: off
-    subprocess.run(
-        ("./pants", "--no-pantsd", "--oci-platform=host", *options, "package", image),
-        cwd=checkout, check=True, umask=umask, env={
+    with subprocess.Popen(
+        argv, cwd=checkout, umask=umask, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={
             **os.environ, **env, **settings, "LC_ALL": env["LANG"], "LOGNAME": env["USER"],
             "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"),
             # Where to find interpreters is a fact of the machine, not of the user.
             "PYENV_ROOT": os.environ.get("PYENV_ROOT") or str(Path.home() / ".pyenv"),
         },
-    )
+    ) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            say(line.rstrip("\n"))
+            lines.append(line)
     # fmt: on
-    return checkout / "dist" / image.replace(":", "/")
+    if process.returncode:
+        sys.exit(f"{env['USER']} could not build {image}")
+    return checkout / "dist" / image.replace(":", "/"), "".join(lines)
 
 
 def say(message: str) -> None:
@@ -80,7 +88,7 @@ def main() -> None:
             home = Path(folder, "x" * number, str(number))
             (home / "home").mkdir(parents=True)
             checkout = check_out(Path.cwd(), home, stranger)
-            builds.append(build(checkout, args.image, stranger, "--no-local-cache"))
+            builds.append(build(checkout, args.image, stranger, "--no-local-cache")[0])
         for build_folder in builds:
             image = json.loads((build_folder / "image.json").read_text())
             for platform, found in image["platforms"].items():

@@ -8,7 +8,6 @@ reproduce.py. It fails if the second machine starts a process, or if the images 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import socket
@@ -26,10 +25,8 @@ from uv import find_uv_bin
 
 LOCK = Path("3rdparty/python/buildgrid.txt")
 CONFIGURATION = Path("build-support/buildgrid.yml")
-# Options of a machine that uses the cache.
-OPTIONS = "pants.ci.toml"
-# What Pants counts, with [stats].log.
-COUNTED = ("local_execution_requests", "remote_cache_requests", "remote_cache_requests_cached")
+# What the configuration calls it.
+INSTANCE = "main"
 
 
 @contextmanager
@@ -72,31 +69,56 @@ def await_answer(process: subprocess.Popen[bytes], address: str, log: Path) -> N
     sys.exit(f"BuildGrid does not answer at {address}. It says:\n{log.read_text()}")
 
 
-def counters(log: str) -> dict[str, int]:
-    """The last of Pants' counters in its log."""
-    return {name: int(value) for name, value in re.findall(r"(?m)^ +(\w+): (\d+)$", log)}
+def complaints(first: str, second: str) -> Iterator[str]:
+    """What is wrong, from what Pants said on the machine that fills the cache and on the second one."""
+    wrote, read = counters(first), counters(second)
+    if not wrote["remote_cache_write_successes"]:
+        yield "the first machine wrote nothing to the cache"
+    if read["remote_cache_requests_cached"] < read["remote_cache_requests"]:
+        yield "the cache lacks some of what the second machine asked for"
+    if read["local_execution_requests"]:
+        yield f"the second machine ran processes of its own: {read['local_execution_requests']}"
+    for process in started(second):
+        yield f"the second machine started: {process}"
 
 
-def processes(log: str) -> list[str]:
-    """Descriptions of what ran on the machine."""
-    return re.findall(r"(?m)\[INFO\] (?:Starting|Completed): (.*)$", log)
+def counters(said: str) -> dict[str, int]:
+    """What Pants counted, which it says at the end."""
+    return {name: int(value) for name, value in re.findall(r"(?m)^ +(\w+): (\d+)$", said)}
+
+
+def started(said: str) -> list[str]:
+    """What ran on the machine itself."""
+    return re.findall(r"(?m)\[INFO\] Starting: (.*)$", said)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("image", nargs="?", default="images:py311", help="default: %(default)s")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch, server(Path(scratch)) as address:
-        settings = {"PANTS_CONFIG_FILES": OPTIONS, "PANTS_REMOTE_STORE_ADDRESS": address}
-        settings["PANTS_REMOTE_INSTANCE_NAME"] = "main"
-        for number, stranger in enumerate(STRANGERS):
-            folder = Path(scratch, "x" * number, str(number))
-            (folder / "home").mkdir(parents=True)
-            checkout = check_out(Path.cwd(), folder, stranger)
-            build(checkout, args.image, stranger, **settings)
-            log = (checkout / ".pants.d/pants.log").read_text()
-            Path(f"/tmp/wt-cache-scratch/log{number}").write_text(log)
-            print(counters(log), processes(log))
+    with tempfile.TemporaryDirectory() as scratch, server(Path(scratch, "server")) as address:
+        settings = {"PANTS_CONFIG_FILES": "pants.ci.toml", "PANTS_STATS_LOG": "true"}
+        settings["PANTS_REMOTE_STORE_ADDRESS"] = address
+        settings["PANTS_REMOTE_INSTANCE_NAME"] = INSTANCE
+        folders, logs = [], []
+        for number, machine in enumerate(STRANGERS):
+            room = Path(scratch, str(number))
+            (room / "home").mkdir(parents=True)
+            checkout = check_out(Path.cwd(), room, machine)
+            folder, said = build(checkout, args.image, machine, **settings)
+            folders.append(folder)
+            logs.append(said)
+        found = [*complaints(*logs), *differences(*folders)]
+    wrote, read = map(counters, logs)
+    print(
+        f"first machine: {len(started(logs[0]))} processes of {args.image} started, "
+        f"{wrote['remote_cache_write_successes']} results written to the cache\n"
+        f"second machine: {read['remote_cache_requests_cached']} of "
+        f"{read['remote_cache_requests']} results found in the cache, "
+        f"{read['local_execution_requests']} processes run"
+    )
+    print("\n".join(found) or f"{args.image}: shared, layers and all; the digests are equal")
+    raise SystemExit(bool(found))
 
 
 if __name__ == "__main__":
