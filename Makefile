@@ -110,7 +110,7 @@ sizes: ## layers, packages and sizes of the images that were built (dist/images)
 reproduce: ## build images:py311 twice, as two strangers would, and compare
 	./pants run build-support/reproduce.py
 
-shared_builds: ## build images:py311, and get it from a shared cache on a second, empty machine (some 5 min)
+shared_builds: ## build images:py311, and get it from a shared cache on a second, empty machine (some 4 min)
 	./pants run build-support/shared_builds.py
 
 fmt: ## format the code

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from reproduce import STRANGERS, build, check_out, say
 from uv import find_uv_bin
 
 from image_diff import differences
+from reproduce import STRANGERS, build, check_out, say
 
 LOCK = Path("3rdparty/python/buildgrid.txt")
 CONFIGURATION = Path("build-support/buildgrid.yml")
