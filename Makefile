@@ -8,7 +8,7 @@ BUILDS := $(MINORS:%=build_3_%)
 TESTS := $(MINORS:%=test_3_%)
 
 .PHONY: help run test test_full build $(BUILDS) $(BUILDS:%=%_full) build_shell $(TESTS) pythons notebook_pickle benchmark lock mirror parity digests sizes \
-  vulnerability_db vulnerabilities reproduce verify fmt clean
+  vulnerability_db vulnerabilities reproduce verify shared_builds fmt clean
 
 # numerai-predict's users forced a fresh build with DOCKER_BUILDKIT=0.
 PANTS := ./pants $(if $(filter 0,$(DOCKER_BUILDKIT)),--no-local-cache)
@@ -126,6 +126,9 @@ verify: ## rebuild IMAGE=image.tar, or a name in a registry, from the commit tha
 	@./pants run build-support/verify.py -- "$(IMAGE)" $(if $(REF),--ref "$(REF)") $(if $(TARGET),--target "$(TARGET)") \
 	  $(if $(PLATFORM),--platform "$(PLATFORM)") $(if $(filter 1,$(CACHE)),--cache) \
 	  $(if $(filter 1,$(REBUILD_ANYWAY)),--rebuild-anyway)
+
+shared_builds: ## build images:py311, and get it from a shared cache on a second, empty machine (some 4 min)
+	./pants run build-support/shared_builds.py
 
 fmt: ## format the code
 	./pants fmt fix ::

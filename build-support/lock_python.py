@@ -44,7 +44,7 @@ LINUX = {
     for platform, machine in {"amd64": "x86_64", "arm64": "aarch64"}.items()
 }
 # What poetry.lock cannot hold has a lock of its own: NAME.in -> NAME.txt, from this Python upwards.
-OWN_LOCKS = {"numerai-tools": "3.11", "pants": "3.7"}
+OWN_LOCKS = {"buildgrid": "3.11", "numerai-tools": "3.11", "pants": "3.7"}
 # Dependency groups.
 PREDICTOR, TABULAR, FULL, TESTS = map(canonicalize_name, ("main", "tabular", "full", "tests"))
 # What numerai-predict pins for one Python only bounds what others ask for.

@@ -18,6 +18,8 @@ from oci_archive import read
 
 from image_diff import differences
 
+Stranger = dict[str, object]
+
 STRANGERS = (
     {"umask": 0o022, "TZ": "UTC", "LANG": "C.UTF-8", "USER": "ada"},
     {"umask": 0o077, "TZ": "Asia/Kathmandu", "LANG": "C", "USER": "grace"},
@@ -31,29 +33,39 @@ def build(
     *options: str,
     env: dict[str, str] | None = None,
     umask: int = -1,
-) -> Path:
+) -> tuple[Path, str]:
     """Builds `image` in a checkout, with empty caches in the folder `home`, or with the user's own.
 
-    Nothing that the user configured for Pants counts: no remote cache's word is taken.
+    Nothing that the user configured for Pants counts, a remote cache for instance: `options` and, as
+    environment variables, `env` say all.
 
     Returns:
-        The folder of its `image.tar` and `image.json`.
+        The folder of its `image.tar` and `image.json`, and what Pants said.
+
+    Raises:
+        subprocess.CalledProcessError: Pants could not build it.
     """
     own = {name: value for name, value in os.environ.items() if not _configures_pants(name)}
-    argv = ["./pants", "--no-pantsd", "--no-pantsrc", *options]
     if home is not None:
         home.mkdir(parents=True)
-        argv.append("--no-local-cache")
         own |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
     # Where to find interpreters is a fact of the machine, not of the user.
     own["PYENV_ROOT"] = os.environ.get("PYENV_ROOT") or str(Path.home() / ".pyenv")
+    argv = ("./pants", "--no-pantsd", "--no-pantsrc", *options, "package", image)
     # fmt: off
-    subprocess.run(
-        (*argv, "package", image),
-        cwd=checkout, check=True, umask=umask, stdout=sys.stderr, env={**own, **(env or {})},
-    )
+    with subprocess.Popen(
+        argv, cwd=checkout, umask=umask, env={**own, **(env or {})},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            say(line.rstrip("\n"))
+            said.append(line)
     # fmt: on
-    return checkout / "dist" / image.replace(":", "/")
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, argv)
+    return checkout / "dist" / image.replace(":", "/"), "".join(said)
 
 
 def _configures_pants(variable: str) -> bool:
@@ -72,14 +84,20 @@ def copy_of(repository: Path, copy: Path) -> Path:
     return copy
 
 
-def build_as(stranger: dict[str, object], repository: Path, folder: Path, image: str) -> Path:
+def build_as(
+    stranger: Stranger, repository: Path, folder: Path, image: str, **settings: str
+) -> tuple[Path, str]:
+    """Builds a stranger's copy of a repository; `settings` are variables for Pants. Returns as `build`."""
     copy = copy_of(repository, folder / f"checkout-of-{stranger['USER']}")
     umask = stranger["umask"]
     assert isinstance(umask, int)
     env = {name: str(value) for name, value in stranger.items() if name != "umask"}
     say(f"building {image} as {env['USER']}: {env}, umask {umask:03o}")
-    env |= {"LC_ALL": env["LANG"], "LOGNAME": env["USER"]}
-    return build(copy, folder / "home", image, "--oci-platform=host", env=env, umask=umask)
+    env |= {"LC_ALL": env["LANG"], "LOGNAME": env["USER"], **settings}
+    try:
+        return build(copy, folder / "home", image, "--oci-platform=host", env=env, umask=umask)
+    except subprocess.CalledProcessError:
+        sys.exit(f"{env['USER']} could not build {image}")
 
 
 def say(message: str) -> None:
@@ -94,7 +112,8 @@ def main() -> None:
         builds = []
         for number, stranger in enumerate(STRANGERS):
             home = Path(folder, "x" * number, str(number))
-            builds.append(read(build_as(stranger, Path.cwd(), home, args.image) / "image.tar"))
+            built, _ = build_as(stranger, Path.cwd(), home, args.image)
+            builds.append(read(built / "image.tar"))
         for image in builds:
             for platform, found in image.platforms.items():
                 print(f"{platform}: manifest {found.digest}")

@@ -177,7 +177,7 @@ def rebuild(source: Source, platforms: list[str], cache: bool, folder: Path) -> 
     home = None if cache else folder / "home"
     start = time.monotonic()
     try:
-        built = reproduce.build(checkout, home, source.target, *options)
+        built, _ = reproduce.build(checkout, home, source.target, *options)
     except subprocess.CalledProcessError as error:
         raise CannotVerify(
             f"{source.target} of {source.commit} cannot be built here, see above: {error}"

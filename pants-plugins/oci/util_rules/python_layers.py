@@ -4,6 +4,8 @@ import hashlib
 import json
 import shlex
 from dataclasses import dataclass
+from typing import Mapping
+from urllib.parse import urlsplit
 
 from pants.backend.python.util_rules.python_sources import (
     PythonSourceFilesRequest,
@@ -28,7 +30,7 @@ from pants.engine.target import (
     TransitiveTargetsRequest,
 )
 from pants.engine.unions import UnionRule
-from pants.option.global_options import GlobMatchErrorBehavior
+from pants.option.global_options import GlobalOptions, GlobMatchErrorBehavior
 from pants.util.frozendict import FrozenDict
 
 from oci.subsystem import Oci
@@ -92,7 +94,11 @@ class PythonSourcesLayerRequest(LayerRequest):
 
 @rule
 async def build_packages_layer(
-    request: PythonPackagesLayerRequest, toolchain: Toolchain, uv: Uv, oci: Oci
+    request: PythonPackagesLayerRequest,
+    toolchain: Toolchain,
+    uv: Uv,
+    oci: Oci,
+    global_options: GlobalOptions,
 ) -> Layer:
     fields = request.field_set
     path = fields.requirements.value
@@ -105,6 +111,8 @@ async def build_packages_layer(
         Get(DigestContents, PathGlobs, requirements),
         Get(EnvironmentVars, EnvironmentVarsRequest(UV_ENVIRONMENT)),
     )
+    if global_options.remote_cache_write:
+        _check_no_password({**env, "[oci].cpu_index": oci.checked_cpu_index or ""})
     pins = {path: f"sha256:{hashlib.sha256(contents[0].content).hexdigest()}"}
     digest = await Get(Digest, MergeDigests((file, uv.digest)))
     result = await Get(
@@ -133,6 +141,16 @@ async def build_packages_layer(
         ),
     )
     return Layer(await Get(Digest, RemovePrefix(result.output_digest, "out")))
+
+
+def _check_no_password(addresses: Mapping[str, str]) -> None:
+    """A shared cache keeps the command and environment of each process, for all who may read it."""
+    for name, address in addresses.items():
+        if urlsplit(address).password is not None:
+            raise ValueError(
+                f"{name} holds a password, which would be written to the cache that builds share: "
+                "take an address without, or build with --no-remote-cache-write."
+            )
 
 
 def _of_cpu_index(fields: PythonPackagesLayerFieldSet, index: str | None) -> tuple[str, ...]:

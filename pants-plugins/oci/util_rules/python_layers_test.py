@@ -108,6 +108,14 @@ def test_the_cpu_index_is_the_same_wherever_one_is() -> None:
         packages_layer("gpus", "--oci-cpu-index=wheels")
 
 
+def test_a_password_is_not_shared() -> None:
+    secret = "--oci-cpu-index=https://ada:s3cret@index.invalid/cpu"
+    writes = ("--remote-cache-write", "--remote-store-address=grpc://127.0.0.1:1")
+    with pytest.raises(ExecutionError, match="cpu_index holds a password") as error:
+        packages_layer("torch", secret, *writes)
+    assert "s3cret" not in str(error.value)
+
+
 def layers(rule_runner: RuleRunner, files: dict[str, str]) -> dict[str, str]:
     rule_runner.write_files(files)
     digests = {}

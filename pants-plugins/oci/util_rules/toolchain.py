@@ -6,6 +6,7 @@ library and packages are compiled by the very interpreter that runs them.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,10 @@ from oci.util_rules.platform import ImagePlatform, host_platform
 
 # The minor version of the interpreter that the lock has.
 VERSION = "3.11"
+
+# Milliseconds that a shared cache has to answer. Pants would otherwise start each process at once, beside
+# the question whether the cache has its result.
+CACHE_PATIENCE = 300_000
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,9 @@ async def toolchain(
         ProcessResult,
         Process(
             (
-                host_python.path,
+                # That of Pants' environment lies in this checkout: others would not find the process in
+                # the cache that they share.
+                os.path.realpath(host_python.path),
                 "-sSEB",
                 "-c",
                 _main("oci.tool"),
@@ -107,6 +114,7 @@ async def toolchain(
             output_directories=("toolchain",),
             description="Unpack the toolchain that layers are built with",
             level=LogLevel.DEBUG,
+            remote_cache_speculation_delay_millis=CACHE_PATIENCE,
         ),
     )
     return Toolchain(await Get(Digest, RemovePrefix(result.output_digest, "toolchain")), machine)
@@ -131,6 +139,7 @@ async def tool_process(request: ToolProcess, toolchain: Toolchain, sources: Tool
         append_only_caches=request.append_only_caches,
         output_directories=("out",),
         description=request.description,
+        remote_cache_speculation_delay_millis=CACHE_PATIENCE,
     )
 
 
