@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -77,7 +78,7 @@ def test_the_workflows_are_clean(repository: Path, lint: Lint) -> None:
             "run-on: ubuntu-latest",
             "[syntax-check]",
         ),
-        (zizmor, "test", "setup-python@a309ff8b", "setup-python@v6 # a309ff8b", "[unpinned-uses]"),
+        (zizmor, "test", "actions/cache@", "actions/cache@v5 # ", "[unpinned-uses]"),
         (zizmor, "publish", "persist-credentials: false", "show-progress: false", "[artipacked]"),
         (zizmor, "publish", "push_${TAG}", "push_${{ inputs.tag }}", "[template-injection]"),
         (zizmor, "stable", "permissions: {}", "permissions: write-all", "[excessive-permissions]"),
@@ -113,25 +114,47 @@ def test_every_job_ends() -> None:
     assert endless == []
 
 
+def git(folder: Path, *arguments: str) -> str:
+    argv = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost", *arguments]
+    return subprocess.run(argv, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def step(script: str, folder: Path, **env: str) -> int:
+    """The exit status of a step's script, run as GitHub runs it."""
+    argv = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+    return subprocess.run(argv, cwd=folder, env={**os.environ, **env}).returncode
+
+
 def test_the_pythons_are_those_of_the_commit(tmp_path: Path) -> None:
-    """The script of pythons.yml is its last step."""
+    # The last step.
     script = textwrap.dedent((WORKFLOWS / "pythons.yml").read_text().split("run: |\n")[1])
     for file in ("Makefile", "pyproject.toml"):
         shutil.copy(file, tmp_path)
-    git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
-    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message=all"]):
-        subprocess.run([*git, *command], cwd=tmp_path, check=True)
-    commit = subprocess.run(
-        [*git, "rev-parse", "HEAD"], cwd=tmp_path, check=True, capture_output=True, text=True
-    )
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message=all")
     output = tmp_path / "output"
-    # As GitHub runs it.
-    argv = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
-    subprocess.run(
-        ["env", f"GITHUB_OUTPUT={output}", *argv], cwd=tmp_path, check=True, capture_output=True
-    )
-    listed, lines, *rest = output.read_text().splitlines()
+    assert step(script, tmp_path, GITHUB_OUTPUT=str(output)) == 0
+    listed, *rest = output.read_text().splitlines()
     pythons = python_versions(Path())
+    commit = git(tmp_path, "rev-parse", "HEAD").strip()
     assert json.loads(listed.removeprefix("list=")) == pythons
-    assert lines == "lines<<end"
-    assert rest == [*pythons, "end", f"commit={commit.stdout.strip()}"]
+    assert rest == ["lines<<end", *pythons, "end", f"commit={commit}"]
+
+
+def test_code_of_a_pull_request_is_not_published(tmp_path: Path) -> None:
+    [script] = re.findall(r"run: (git branch .*)", (WORKFLOWS / "publish.yml").read_text())
+    origin, clone = tmp_path / "origin", tmp_path / "clone"
+    origin.mkdir()
+    git(origin, "init", "--quiet")
+    git(origin, "commit", "--quiet", "--allow-empty", "--message=ours")
+    git(origin, "switch", "--quiet", "--detach")
+    git(origin, "commit", "--quiet", "--allow-empty", "--message=theirs")
+    git(origin, "update-ref", "refs/pull/1/head", "HEAD")
+    git(origin, "switch", "--quiet", "-")
+    git(tmp_path, "clone", "--quiet", str(origin), str(clone))
+    # As actions/checkout names it.
+    git(clone, "fetch", "--quiet", "origin", "refs/pull/1/head:refs/remotes/pull/1/head")
+    assert step(script, clone) == 0
+    git(clone, "checkout", "--quiet", "refs/remotes/pull/1/head")
+    assert step(script, clone) != 0
