@@ -6,9 +6,11 @@ PYTHONS := $(shell sed -n 's/.*"Programming Language :: Python :: \(3\.[0-9]*\)"
 MINORS := $(PYTHONS:3.%=%)
 BUILDS := $(MINORS:%=build_3_%)
 TESTS := $(MINORS:%=test_3_%)
+LATEST := $(MINORS:%=push_latest_3_%)
+STABLE := $(MINORS:%=push_stable_3_%)
 
 .PHONY: help run test test_full build $(BUILDS) $(BUILDS:%=%_full) build_shell $(TESTS) pythons notebook_pickle benchmark lock mirror parity digests sizes \
-  vulnerability_db vulnerabilities reproduce verify shared_builds fmt clean
+  vulnerability_db vulnerabilities push_latest push_stable $(LATEST) $(STABLE) reproduce verify shared_builds fmt clean
 
 # numerai-predict's users forced a fresh build with DOCKER_BUILDKIT=0.
 PANTS := ./pants $(if $(filter 0,$(DOCKER_BUILDKIT)),--no-local-cache)
@@ -24,6 +26,9 @@ help: ## this list
 	  printf 'build_3_%s\tbuild the Python 3.%s image, and load it\n' $$minor $$minor; \
 	  printf 'build_3_%s_full\tthe same with torch, TensorFlow, JAX and their like\n' $$minor; \
 	  printf 'test_3_%s\tthe tests of the Python 3.%s image\n' $$minor $$minor; \
+	  for tag in latest stable; do \
+	    printf 'push_%s_3_%s\tpush the Python 3.%s images alone\n' $$tag $$minor $$minor; \
+	  done; \
 	done; } | expand -t 18
 
 run: ## build images:py311, train an example model in it, and predict with it
@@ -68,8 +73,21 @@ $(TESTS): test_3_%:
 	build-support/with-engines $(PANTS) test images:py3$* src/numerai_predict:py3$*-tests tests:py3$* tests/models:py3$* \
 	  $(if $(filter 11,$*),tests:tests tests:s3 tests:verdicts tests/hostile::)
 
-build_% test_%:
-	@echo "There is no $@, only: $(BUILDS) build_shell $(TESTS)" >&2; exit 2
+# Full images as well. Where to, without REGISTRY=, is said in build-support/push.
+push_latest: ## publish all images of the commit that is checked out, as latest, to REGISTRY=registry.example/numerai
+	build-support/push latest images:
+
+push_stable: ## the same, as stable
+	build-support/push stable images:
+
+$(LATEST): push_latest_3_%:
+	build-support/push latest images:py3$* images:py3$*-full
+
+$(STABLE): push_stable_3_%:
+	build-support/push stable images:py3$* images:py3$*-full
+
+build_% test_% push_%:
+	@echo "There is no $@, only: $(BUILDS) build_shell push_latest push_stable $(LATEST) $(STABLE) $(TESTS)" >&2; exit 2
 
 pythons: ## the Python versions, as JSON
 	@printf '"%s"\n' $(PYTHONS) | paste -s -d , - | sed 's/.*/[&]/'
@@ -96,7 +114,7 @@ lock: ## resolve Python and Debian packages anew, and export what is derived fro
 	./pants run build-support/lock_python.py -- $(LOCK_ARGS)
 	./pants run build-support/lock_debian.py
 
-mirror: ## copy the Debian packages and interpreters that the locks name into FOLDER=path (docs/maintain.md)
+mirror: ## copy the Debian packages and interpreters that the locks name into FOLDER=path (docs/mirror.md)
 	$(if $(FOLDER),,$(error mirror needs FOLDER=path))
 	@./pants run build-support/mirror.py -- "$(abspath $(FOLDER))"
 

@@ -86,11 +86,23 @@ def test_a_line_more_is_a_target_more(tmp_path: Path) -> None:
     assert "images:py399" in make("--dry-run", "build_3_99", folder=tmp_path).stdout
 
 
-def test_the_workflow_asks_make_which_pythons_there_are() -> None:
+def test_make_tells_workflows_which_pythons_there_are() -> None:
     assert json.loads(make("pythons").stdout) == PYTHONS
-    workflow = Path(".github/workflows/test.yml").read_text()
-    assert 'echo "list=$(make --silent pythons)" >> "$GITHUB_OUTPUT"' in workflow
-    assert "python: ${{ fromJSON(needs.pythons.outputs.list) }}" in workflow
+    for workflow in ("test", "publish"):
+        text = Path(f".github/workflows/{workflow}.yml").read_text()
+        assert "python: ${{ fromJSON(needs.pythons.outputs.list) }}" in text
+
+
+@pytest.mark.parametrize("tag", ["latest", "stable"])
+def test_make_pushes_each_in_both_flavours(tag: str) -> None:
+    listed = [line.split()[0] for line in make("help").stdout.splitlines()]
+    expected = [f"push_{tag}_{python.replace('.', '_')}" for python in PYTHONS]
+    assert [name for name in listed if name.startswith(f"push_{tag}")] == [f"push_{tag}", *expected]
+    for name, python in zip(expected, PYTHONS, strict=True):
+        image = resolve_of(python)
+        assert make("--dry-run", name).stdout.endswith(
+            f"{tag} images:{image} images:{image}-full\n"
+        )
 
 
 @pytest.mark.parametrize(
