@@ -100,7 +100,7 @@ async def image_platforms(request: ImagePlatformsRequest, oci: Oci) -> ImagePlat
 
 
 @rule
-async def build_image(request: ImageRequest) -> Image:
+async def build_image(request: ImageRequest, oci: Oci) -> Image:
     wrapped = await Get(WrappedTarget, WrappedTargetRequest(request.address, "<infallible>"))
     fields = ImageFieldSet.create(wrapped.target)
     platforms = _known(fields, request.platforms)
@@ -120,10 +120,12 @@ async def build_image(request: ImageRequest) -> Image:
     placed = await MultiGet(
         Get(Digest, AddPrefix(layer.digest, folder)) for layer, folder in zip(layers, folders)
     )
+    env, labels = _stamp(fields.address, oci.checked_git_ref)
+    env = {**(fields.env.value or {}), **env}
     config = {
         "Entrypoint": list(fields.entrypoint.value or ()),
-        "Env": [f"{name}={value}" for name, value in sorted((fields.env.value or {}).items())],
-        "Labels": dict(fields.labels.value or {}),
+        "Env": [f"{name}={value}" for name, value in sorted(env.items())],
+        "Labels": {**(fields.labels.value or {}), **labels},
         "WorkingDir": "/",
     }
     each = len(addresses)
@@ -147,6 +149,15 @@ async def build_image(request: ImageRequest) -> Image:
         ),
     )
     return Image(await Get(Digest, RemovePrefix(result.output_digest, "out")))
+
+
+def _stamp(address: Address, git_ref: str | None) -> tuple[dict[str, str], dict[str, str]]:
+    """What a release says of its source, as environment and labels; other builds say nothing, so that
+    equal content has an equal digest."""
+    if not git_ref:
+        return {}, {}
+    labels = {"org.opencontainers.image.revision": git_ref, "oci.target": address.spec}
+    return {"GIT_REF": git_ref}, labels
 
 
 def _known(fields: ImageFieldSet, chosen: tuple[str, ...]) -> tuple[str, ...]:
