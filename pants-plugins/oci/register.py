@@ -1,7 +1,7 @@
 """Hermetic, reproducible container images, made without a container engine."""
 
 from oci import subsystem
-from oci.goals import package, run, test
+from oci.goals import package, publish, run, test
 from oci.target_types import (
     DebianLayer,
     DebianPythonInterpreter,
@@ -20,6 +20,7 @@ from oci.util_rules import (
     layer,
     programs,
     python_layers,
+    release_tools,
     standalone_layer,
     toolchain,
 )
@@ -39,6 +40,7 @@ def target_types():
 def rules():
     return [
         *package.rules(),
+        *publish.rules(),
         *run.rules(),
         *subsystem.rules(),
         *test.rules(),
@@ -51,6 +53,7 @@ def rules():
         *layer.rules(),
         *python_layers.rules(),
         *programs.rules(),
+        *release_tools.rules(),
         *standalone_layer.rules(),
         *toolchain.rules(),
     ]

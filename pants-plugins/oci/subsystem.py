@@ -110,6 +110,20 @@ class Oci(Subsystem):
             is this machine's own and that nobody can reproduce therefore.
             """),
     )
+    provenance_inputs = StrListOption(
+        default=[],
+        help=softwrap("""
+            Files that a release's provenance names with their digests, beside the locks that layers
+            are made of.
+            """),
+        advanced=True,
+    )
+    builder_id = StrOption(
+        default="urn:pants:oci:by-hand",
+        help=softwrap("""
+            Who builds, as a URI, for a release's provenance: for instance that of the workflow.
+            """),
+    )
     signing_key = StrOption(
         default=None,
         help=softwrap("""
