@@ -148,7 +148,9 @@ def provenance(repository: str, image: Dict[str, Any], made_of: Dict[str, Any]) 
     }
 
 
-def documents(folder: Path, platforms: Mapping[str, Dict[str, Any]]) -> Iterator[Tuple[str, Path, str]]:
+def documents(
+    folder: Path, platforms: Mapping[str, Dict[str, Any]]
+) -> Iterator[Tuple[str, Path, str]]:
     """The bills of materials in `folder`: what manifest each is for, its file, and its kind."""
     for platform, summary in sorted(platforms.items()):
         for ending, kind in DOCUMENTS.items():
@@ -221,8 +223,12 @@ def main() -> None:
     parser.add_argument("--repository", required=True, help="the image's full name, without a tag")
     parser.add_argument("--tag", action="append", required=True)
     parser.add_argument("--made-of", type=json.loads, required=True, help="see `provenance`")
-    parser.add_argument("--epoch", type=int, required=True, help="when attached documents were made")
-    parser.add_argument("--sign", action="append", help="an option for cosign; none is no signature")
+    parser.add_argument(
+        "--epoch", type=int, required=True, help="when attached documents were made"
+    )
+    parser.add_argument(
+        "--sign", action="append", help="an option for cosign; none is no signature"
+    )
     parser.add_argument("--plain-http", action="store_true")
     parser.add_argument("folder", type=Path, help="has image.tar and image.json")
     args = parser.parse_args()

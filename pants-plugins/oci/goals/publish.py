@@ -47,7 +47,13 @@ SECRETS = (
     *("COSIGN_PASSWORD", "SIGSTORE_ID_TOKEN"),
     *("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_URL"),
     # Those that credential helpers read.
-    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_PROFILE"),
+    *(
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "AWS_PROFILE",
+    ),
 )
 LOCKS = (RequirementsField, DebianLockField, CpythonLockField)
 
@@ -92,7 +98,7 @@ async def inputs(request: InputsRequest, oci: Oci) -> Inputs:
     layers = await Get(Targets, UnparsedAddressInputs, request.layers.to_unparsed_address_inputs())
     paths = {oci.toolchain_lock, *oci.provenance_inputs}
     for layer in layers:
-        paths.update(layer[field].value for field in LOCKS if layer.has_field(field))
+        paths.update(str(layer[field].value) for field in LOCKS if layer.has_field(field))
     files = await Get(DigestContents, PathGlobs(sorted(paths)))
     return Inputs(tuple((file.path, hashlib.sha256(file.content).hexdigest()) for file in files))
 

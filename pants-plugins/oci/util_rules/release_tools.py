@@ -38,9 +38,7 @@ async def release_tools() -> ReleaseTools:
     return ReleaseTools(
         EMPTY_DIGEST,
         FrozenDict(
-            (binary.binary_name, (binary.first_path.path,))
-            for binary in found
-            if binary.first_path
+            (binary.binary_name, (binary.first_path.path,)) for binary in found if binary.first_path
         ),
     )
 
