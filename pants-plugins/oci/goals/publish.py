@@ -144,7 +144,7 @@ async def publish_image(
     env = await Get(EnvironmentVars, EnvironmentVarsRequest((*ENVIRONMENT, *secrets)))
     process = InteractiveProcess(
         (
-            *(python.path, "publish.py", f"--programs={json.dumps(tools.programs)}"),
+            *(python.path, "publish.py", f"--programs={json.dumps(dict(tools.programs))}"),
             *(f"--repository={repository}", *(f"--tag={tag}" for tag in tags)),
             *(f"--made-of={json.dumps(made_of, sort_keys=True)}", f"--epoch={EPOCH}"),
             *(f"--sign={option}" for option in sign),
