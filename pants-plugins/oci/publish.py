@@ -17,7 +17,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, NoReturn, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple
 
 # Kinds of documents by their files' endings, as they are called in registries.
 DOCUMENTS = {
@@ -50,10 +50,13 @@ class Registry:
     def at(self, digest: str) -> str:
         return f"{self.repository}@{digest}"
 
-    def call(self, program: str, *args: str, quiet: bool = False) -> None:
+    def call(
+        self, program: str, *args: str, quiet: bool = False, folder: Optional[Path] = None
+    ) -> None:
         """Runs a program; what it reports is shown. Exits where it fails, and says what to do."""
         process = subprocess.Popen(
             [*self.programs[program], *args],
+            cwd=folder,
             env=self.environment,
             stdout=subprocess.DEVNULL if quiet else None,
             stderr=subprocess.PIPE,
@@ -92,8 +95,10 @@ class Registry:
         self.call(
             *("oras", "attach", *self._oras(), f"--artifact-type={kind}"),
             f"--annotation=org.opencontainers.image.created={created}",
-            *("--disable-path-validation", self.at(digest), f"{document}:{kind}"),
+            *(self.at(digest), f"{document.name}:{kind}"),
             quiet=True,
+            # The path becomes the document's name, and so a part of the manifest.
+            folder=document.parent,
         )
 
     def sign(self, digest: str, predicate: Path, options: Sequence[str]) -> None:
@@ -106,7 +111,10 @@ class Registry:
         )
 
     def tag(self, digest: str, tags: Sequence[str]) -> None:
-        self.call("oras", "tag", *self._oras(), self.at(digest), *tags, quiet=True)
+        # One after the other: given all, oras moves them in any order.
+        for tag in tags:
+            self.call("oras", "tag", *self._oras(), self.at(digest), tag, quiet=True)
+            say(f"{self.repository}:{tag} is {digest}")
 
     def _oras(self) -> List[str]:
         return ["--plain-http"] if self.plain_http else []
@@ -182,7 +190,10 @@ def publish(args: argparse.Namespace, scratch: Path) -> None:
     digest = image["digest"]
     host = args.repository.partition("/")[0]
     environment = with_credentials(scratch, host)
-    registry = Registry(args.repository, args.programs, args.plain_http, environment)
+    programs = {
+        name: [found_from_anywhere(word) for word in argv] for name, argv in args.programs.items()
+    }
+    registry = Registry(args.repository, programs, args.plain_http, environment)
     created = datetime.datetime.fromtimestamp(args.epoch, datetime.timezone.utc).strftime(
         "%Y-%m-%dT%H:%M:%SZ"
     )
@@ -204,8 +215,12 @@ def publish(args: argparse.Namespace, scratch: Path) -> None:
         say("signing")
         registry.sign(digest, predicate, args.sign)
     registry.tag(digest, args.tag)
-    for tag in args.tag:
-        say(f"{registry.repository}:{tag} is {digest}")
+
+
+def found_from_anywhere(word: str) -> str:
+    """A word of a command, or a list of paths, whose paths do not depend on the working folder."""
+    paths = (os.path.abspath(path) if os.path.exists(path) else path for path in word.split(":"))
+    return ":".join(paths)
 
 
 def say(text: str) -> None:
