@@ -1,7 +1,7 @@
 """Hermetic, reproducible container images, made without a container engine."""
 
 from oci import subsystem
-from oci.goals import package, run, test
+from oci.goals import package, publish, run, test
 from oci.target_types import (
     DebianLayer,
     DebianPythonInterpreter,
@@ -41,6 +41,7 @@ def target_types():
 def rules():
     return [
         *package.rules(),
+        *publish.rules(),
         *run.rules(),
         *subsystem.rules(),
         *test.rules(),

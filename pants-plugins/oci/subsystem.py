@@ -5,7 +5,7 @@ import os
 import re
 
 from pants.engine.rules import collect_rules
-from pants.option.option_types import EnumOption, StrListOption, StrOption
+from pants.option.option_types import BoolOption, EnumOption, StrListOption, StrOption
 from pants.option.subsystem import Subsystem
 from pants.util.strutil import softwrap
 
@@ -102,8 +102,67 @@ class Oci(Subsystem):
             The full id of the commit that a release is built from.
 
             It goes into the image, as the variable `GIT_REF` and as the labels
-            `org.opencontainers.image.revision` and `oci.target`. Without it images say nothing of
-            their commit, so that equal content has an equal digest.
+            `org.opencontainers.image.revision` and `oci.target`, and is the tag that `publish` always
+            gives. Without it images say nothing of their commit, so that equal content has an equal
+            digest.
+            """),
+    )
+    registry = StrOption(
+        default=None,
+        help=softwrap("""
+            Where `publish` pushes images to, such as `registry.example/numerai`; an image's
+            `repository` is added to it.
+            """),
+    )
+    publish_tags = StrListOption(
+        default=[],
+        help="Tags that `publish` moves to the image, such as `latest`, beside the commit's own.",
+    )
+    publish_plain_http = BoolOption(
+        default=False,
+        help="Whether the registry is spoken to without TLS. For a registry on this machine only.",
+    )
+    publish_incomplete = BoolOption(
+        default=False,
+        help=softwrap("""
+            Whether `publish` also pushes images that lack one of their platforms, or whose interpreter
+            is this machine's own and that nobody can reproduce therefore.
+            """),
+    )
+    provenance_inputs = StrListOption(
+        default=[],
+        help=softwrap("""
+            Files that a release's provenance names with their digests, beside the locks that layers
+            are made of.
+            """),
+        advanced=True,
+    )
+    builder_id = StrOption(
+        default="urn:pants:oci:by-hand",
+        help=softwrap("""
+            Who builds, as a URI, for a release's provenance: for instance that of the workflow.
+            """),
+    )
+    signing_key = StrOption(
+        default=None,
+        help=softwrap("""
+            The private key that `publish` signs with: a file that `cosign generate-key-pair` wrote, or
+            `env://NAME` for the variable that holds it. Its password is read from the variable
+            `COSIGN_PASSWORD`.
+            """),
+    )
+    sign_keyless = BoolOption(
+        default=False,
+        help=softwrap("""
+            Whether `publish` signs with a certificate for the identity that this machine's provider
+            vouches for, as GitHub's workflows have one. It needs Sigstore's services.
+            """),
+    )
+    transparency_log = BoolOption(
+        default=True,
+        help=softwrap("""
+            Whether signatures are entered in Sigstore's public log. Without it `cosign verify` needs
+            `--insecure-ignore-tlog`.
             """),
     )
 

@@ -299,6 +299,12 @@ class LabelsField(DictStringToStringField):
     help = "Labels of the image."
 
 
+class SkipPushField(BoolField):
+    alias = "skip_push"
+    default = False
+    help = "Whether `publish` leaves this image out."
+
+
 class ImageTestsField(MultipleSourcesField):
     alias = "tests"
     default = ()
@@ -333,6 +339,7 @@ class OciImage(Target):
         EntrypointField,
         EnvField,
         LabelsField,
+        SkipPushField,
         ImageTestsField,
         ImageTestValuesField,
         ImageTestDependenciesField,
@@ -343,5 +350,5 @@ class OciImage(Target):
         A container image, the same bytes on every machine.
 
         `package` writes `image.tar`, an OCI layout that `docker load` takes as well, and `image.json`,
-        its digests and the pins it was made from. `run` runs it, `test` checks it.
+        its digests and the pins it was made from. `run` runs it, `test` checks it, `publish` pushes it.
         """)

@@ -48,6 +48,13 @@ class Examiner:
 
 
 @dataclass(frozen=True)
+class Publisher:
+    """The program that pushes an image to a registry, as the file `publish.py`."""
+
+    digest: Digest
+
+
+@dataclass(frozen=True)
 class Uv:
     """uv's program, as the file `uv`."""
 
@@ -78,8 +85,16 @@ async def uv(setup: SetUp) -> Uv:
 
 @_uncacheable_rule
 async def engine() -> Engine:
-    source = Path(oci.__path__[0], "engine.py").read_bytes()
-    return Engine(await Get(Digest, CreateDigest([FileContent("engine.py", source)])))
+    return Engine(await Get(Digest, CreateDigest([_program("engine.py")])))
+
+
+@_uncacheable_rule
+async def publisher() -> Publisher:
+    return Publisher(await Get(Digest, CreateDigest([_program("publish.py")])))
+
+
+def _program(name: str) -> FileContent:
+    return FileContent(name, Path(oci.__path__[0], name).read_bytes())
 
 
 @_uncacheable_rule
