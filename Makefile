@@ -143,6 +143,7 @@ verify: ## rebuild IMAGE=image.tar, or a name in a registry, from the commit tha
 	$(if $(IMAGE),,$(error verify needs IMAGE=, an image.tar or the name of an image in a registry))
 	@./pants run build-support/verify.py -- "$(IMAGE)" $(if $(REF),--ref "$(REF)") $(if $(TARGET),--target "$(TARGET)") \
 	  $(if $(PLATFORM),--platform "$(PLATFORM)") $(if $(filter 1,$(CACHE)),--cache) \
+	  $(if $(filter 1,$(PLAIN_HTTP)),--plain-http) \
 	  $(if $(filter 1,$(REBUILD_ANYWAY)),--rebuild-anyway)
 
 shared_builds: ## build images:py311, and get it from a shared cache on a second, empty machine (some 4 min)

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from handmade import Handmade, tar
-from oci_archive import Archive, read
 
+from handmade import Handmade, tar
 from image_diff import differences
+from oci_archive import Archive, read
 
 
 def image(path: Path, layers: dict[str, bytes], **made: Any) -> Archive:

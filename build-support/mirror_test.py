@@ -7,8 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-import mirror
 import pytest
+
+import mirror
 
 SERVED = {
     "main/pool/a.deb": b"a",

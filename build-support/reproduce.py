@@ -14,9 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from oci_archive import read
-
 from image_diff import differences
+from oci_archive import read
 
 Stranger = dict[str, object]
 

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from oci_archive import read
 from uv import find_uv_bin
 
 from image_diff import differences
+from oci_archive import read
 from reproduce import STRANGERS, build_as, say
 
 LOCK = Path("3rdparty/python/buildgrid.txt")
@@ -110,13 +110,13 @@ def main() -> None:
             logs.append(said)
         one, other = images
         found = [*complaints(*logs), *one.problems, *other.problems, *differences(one, other)]
-    wrote, read = map(counters, logs)
+    wrote, got = map(counters, logs)
     print(
         f"first machine: {len(started(logs[0]))} processes of {args.image} started, "
         f"{wrote['remote_cache_write_successes']} results written to the cache\n"
-        f"second machine: {read['remote_cache_requests_cached']} of "
-        f"{read['remote_cache_requests']} results found in the cache, "
-        f"{read['local_execution_requests']} processes run"
+        f"second machine: {got['remote_cache_requests_cached']} of "
+        f"{got['remote_cache_requests']} results found in the cache, "
+        f"{got['local_execution_requests']} processes run"
     )
     print("\n".join(found) or f"{args.image}: shared, layers and all; the digests are equal")
     raise SystemExit(bool(found))

@@ -20,10 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import reproduce
+from image_diff import differences
 from oci_archive import Archive, NotAnImage, read
 from reproduce import say
-
-from image_diff import differences
 
 COMMIT_LABEL = "org.opencontainers.image.revision"
 TARGET_LABEL = "oci.target"
@@ -54,7 +53,7 @@ def verify(args: argparse.Namespace, folder: Path) -> str:
 
     Raises Differs, CannotVerify, NotAnImage.
     """
-    archive = read(local_archive(args.image, folder))
+    archive = read(local_archive(args.image, folder, args.plain_http))
     say(f"{args.image}: {archive.digest} {' '.join(archive.platforms)}")
     show(archive.problems)
     if archive.problems and not args.rebuild_anyway:
@@ -78,7 +77,7 @@ def verify(args: argparse.Namespace, folder: Path) -> str:
     return f"{args.image} is {source.target} of commit {source.commit}{not_rebuilt}"
 
 
-def local_archive(image: str, folder: Path) -> Path:
+def local_archive(image: str, folder: Path, plain_http: bool) -> Path:
     """The archive of that name, or one fetched from a registry."""
     path = Path(image)
     if path.is_dir() and (path / "image.tar").exists():
@@ -98,8 +97,12 @@ def local_archive(image: str, folder: Path) -> Path:
     # Signatures are cosign's concern; what is fetched is proved by building it.
     argv = (skopeo, f"--tmpdir={folder}", "--insecure-policy", "copy", "--all", "--retry-times=3")
     kept = ("--preserve-digests", f"docker://{reference}", f"oci-archive:{copied}")
-    if subprocess.run((*argv, *kept), stdout=sys.stderr).returncode:
-        raise CannotVerify(f"{reference} could not be fetched; `docker login` gives access.")
+    plain = ("--src-tls-verify=false",) if plain_http else ()
+    if subprocess.run((*argv, *plain, *kept), stdout=sys.stderr).returncode:
+        raise CannotVerify(
+            f"{reference} could not be fetched, see above: `docker login` gives access; a registry on "
+            "this machine without TLS takes PLAIN_HTTP=1."
+        )
     return copied
 
 
@@ -203,6 +206,9 @@ def parser() -> argparse.ArgumentParser:
         "--cache",
         action="store_true",
         help="take layers from this user's cache: faster, less proof",
+    )
+    parser.add_argument(
+        "--plain-http", action="store_true", help="the registry has no TLS, or no known certificate"
     )
     parser.add_argument(
         "--rebuild-anyway",

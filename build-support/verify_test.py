@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import reproduce
 import verify
 from handmade import Handmade, tar
@@ -42,14 +43,16 @@ def verdict(
     """Verifies an image against a source that builds `honest`, as far as a build is seen from here."""
 
     def run(image: Handmade | Path, honest: Handmade | Exception | None, *flags: str) -> Verdict:
-        def build(checkout: Path, home: Path | None, target: str, *options: str) -> Path:
+        def build(
+            checkout: Path, home: Path | None, target: str, *options: str
+        ) -> tuple[Path, str]:
             assert honest, "nothing is to be built"
             if isinstance(honest, Exception):
                 raise honest
             assert (checkout / "source").read_text() == "committed"
             print(target, *options, "home" if home else "no home")
             honest.write(checkout / "dist/image.tar")
-            return checkout / "dist"
+            return checkout / "dist", "built"
 
         monkeypatch.setattr(reproduce, "build", build)
         path = image if isinstance(image, Path) else image.write(tmp_path / "image.tar")

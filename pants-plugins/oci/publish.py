@@ -31,6 +31,8 @@ BUILD_TYPE = "urn:pants:oci_image:1"
 
 # What registries, and programs that ask them, say to somebody they do not know.
 REFUSED = re.compile(r"unauthorized|authentication required|\b40[13]\b|denied", re.IGNORECASE)
+# What they say of a registry without TLS.
+PLAIN = "server gave HTTP response to HTTPS client"
 RETRIES = 3
 
 
@@ -77,6 +79,8 @@ class Registry:
                 f"{self.host} refused: it does not know you, or you may not write to {self.repository}.\n"
                 f"Log in with `docker login {self.host}` and publish again."
             )
+        if PLAIN in "".join(said):
+            fail(f"{self.host} has no TLS. If it is on this machine: --oci-publish-plain-http.")
         fail(
             f"{program} failed ({process.returncode}). No tag was moved; publish again, which sends only "
             "what the registry lacks."

@@ -9,6 +9,7 @@ from typing import Iterable
 from pants.backend.python.target_types import PythonSourcesGeneratorTarget, PythonSourceTarget
 from pants.backend.python.target_types_rules import rules as python_target_rules
 from pants.backend.python.util_rules import python_sources
+from pants.core.goals import publish
 from pants.core.goals.package import BuiltPackage
 from pants.core.goals.test import TestResult
 from pants.core.target_types import FileTarget
@@ -35,6 +36,7 @@ def image_runner(*, mirror: str = "", options: Iterable[str] = ()) -> RuleRunner
     runner = RuleRunner(
         rules=[
             *register.rules(),
+            *publish.rules(),
             *python_sources.rules(),
             *python_target_rules(),
             QueryRule(BuiltPackage, [PackageImageFieldSet]),
