@@ -1,0 +1,1 @@
+"""Runs a whole round of models on engines that exist."""

@@ -1,0 +1,1 @@
+"""What runs models: each engine in a module of its own."""

@@ -1,0 +1,47 @@
+"""What the fleet asks of an engine. Scheduling is the engine's own business."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from numerai_fleet.manifest import Model
+
+
+class Ended(NamedTuple):
+    """How one try of a model ended.
+
+    Args:
+        name: the model's.
+        code: the exit code; None where it was lost with its node or container.
+        result: what the predictor's `--result` says, where there is one.
+        message: the engine's own words, where there is no result.
+    """
+
+    name: str
+    code: int | None
+    result: dict[str, Any] | None = None
+    message: str = ""
+
+
+class EngineError(Exception):
+    """The engine cannot be used; the text says what to do next."""
+
+
+class Engine(Protocol):
+    """All of these concern one run of the fleet. Each may raise EngineError."""
+
+    def running(self) -> set[str]:
+        """The models that the engine still has, from an earlier submitter too."""
+
+    def room(self) -> int:
+        """How many more may be started now."""
+
+    def start(self, models: Sequence[Model]) -> None:
+        """Start these; does not wait for them."""
+
+    def ended(self) -> list[Ended]:
+        """Those that ended since this was last asked, each once."""
+
+    def stop(self) -> None:
+        """Cancel all that it has."""
