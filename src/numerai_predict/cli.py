@@ -7,17 +7,18 @@ Imports nothing heavy, so that `--help` and usage errors answer at once; the wor
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 from urllib.parse import parse_qsl, urlencode
 
-from numerai_predict import __version__, errors, secrecy
+from numerai_predict import __version__, errors, manifest, secrecy
 from numerai_predict.launcher import Options, Outcome, Run
 from numerai_predict.limits import PRESETS, Limits, parse_bytes, parse_seconds
 from numerai_predict.sources import is_url, looks_local
@@ -28,8 +29,9 @@ log = logging.getLogger(__name__)
 DEFAULT_DATASET = "v5.2/live.parquet"
 DEFAULT_BENCHMARKS = "v5.2/live_benchmark_models.parquet"
 
-# Their values may be secret: they are also read from files, standard input and the environment.
-_SECRET = ("model", "dataset", "benchmarks", "post_url", "post_data")
+STDOUT = Path("-")
+
+Value = TypeVar("Value")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -62,8 +64,11 @@ def main(argv: list[str] | None = None, spawned: Spawned | None = None) -> int:
     secrets: list[str] = []
     failure: errors.PredictError | None = None
     try:
-        options = parse_args(argv)
-        addresses = (options.model, options.dataset, options.benchmarks, options.post_url)
+        args = _given(argv)
+        outcome.entry = args.entry
+        options = _options(args)
+        inputs = (options.model, options.dataset, options.benchmarks)
+        addresses = (*inputs, options.post_url, args.manifest)
         urls = [address for address in addresses if address and is_url(address)]
         secrets = secrecy.secrets_of(urlencode(options.post_data), *urls)
         set_up_log(options.debug, secrets)
@@ -92,8 +97,33 @@ def parse_args(argv: list[str] | None = None) -> Options:
         UsageError: they cannot be used.
         SystemExit: with 0 after `--help` and `--version`.
     """
+    return _options(_given(argv))
+
+
+def _given(argv: list[str] | None) -> argparse.Namespace:
+    """What flags, the manifest and the environment say together, the first that says something."""
     args = _parser().parse_args(argv)
-    _resolve(args)
+    _resolve(args, ("manifest",))
+    args.entry = None
+    if args.manifest:
+        number = manifest.index() if args.index is None else manifest.parse_index(args.index)
+        if number is None:
+            raise errors.UsageError(
+                "--manifest needs --index, or an engine that says which model to run: by "
+                f"{', '.join((*manifest.INDICES, manifest.SLOT))}"
+            )
+        text = manifest.read(args.manifest, args.output_dir)
+        for name, value in manifest.entry(text, number).items():
+            if not getattr(args, name):
+                setattr(args, name, value)
+    elif args.index is not None:
+        raise errors.UsageError("--index needs --manifest")
+    _resolve(args, manifest.VALUES)
+    return args
+
+
+def _options(args: argparse.Namespace) -> Options:
+    """The flags, checked."""
     if not args.model:
         raise errors.UsageError("the following argument is required: --model")
     if bool(args.post_url) != bool(args.post_data):
@@ -111,8 +141,9 @@ def parse_args(argv: list[str] | None = None) -> Options:
     _check_folder("--output_dir", args.output_dir)
     if args.cache_dir is not None:
         _check_folder("--cache_dir", args.cache_dir)
-    if args.result is not None:
-        _check_folder("the folder of --result", args.result.absolute().parent)
+    if args.result not in (None, STDOUT):
+        folder = args.result if args.entry and args.result.is_dir() else args.result.parent
+        _check_folder("the folder of --result", folder.absolute())
     return Options(
         model=args.model,
         dataset=args.dataset,
@@ -132,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="numerai_predict",
         description="Runs a pickled Numerai model on live data and writes its predictions.",
-        epilog="The values of --model, --dataset, --benchmarks, --post_url and --post_data can be "
+        epilog="The values of --model, --dataset, --benchmarks, --post_url, --post_data and --manifest can be "
         "secret. Each is also read from a file (@FILE), from standard input (@-) or, where the "
         "flag is not given, from the environment: NUMERAI_PREDICT_MODEL, "
         "NUMERAI_PREDICT_POST_DATA and so on. "
@@ -183,22 +214,31 @@ def _parser() -> argparse.ArgumentParser:
         "(default: none)",
     )
     parser.add_argument(
+        "--manifest",
+        metavar="FILE|URL|-",
+        help="take model, data, upload and limits from a line of this JSON Lines file instead "
+        "(default: none)",
+    )
+    parser.add_argument(
+        "--index",
+        metavar="N",
+        help="which line of --manifest, from 0 on (default: as Kubernetes, AWS Batch, Slurm or Swarm "
+        "say in the environment)",
+    )
+    parser.add_argument(
         "--limits",
         choices=list(PRESETS),
-        default="none",
         help="what the model may take: numerai is 1 CPU, 4 GB and 10 minutes, as on Numerai's own "
-        "runner (default: %(default)s)",
+        "runner (default: none)",
     )
     parser.add_argument(
         "--memory",
-        type=_argument(parse_bytes),
         metavar="SIZE",
         help="memory that the model's processes may take together, such as 3GB "
         "(default: as --limits)",
     )
     parser.add_argument(
         "--timeout",
-        type=_argument(parse_seconds),
         metavar="TIME",
         help="time that the model may take to load and predict: seconds, or 10m "
         "(default: as --limits)",
@@ -206,8 +246,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--result",
         type=Path,
-        metavar="FILE",
-        help="write how the run ended as JSON, also when it fails (default: none)",
+        metavar="FILE|DIR|-",
+        help="write how the run ended as JSON, also when it fails: to a file, with --manifest to "
+        "NAME.json in a folder, or to standard output (default: none)",
     )
     parser.add_argument(
         "--inspect",
@@ -234,23 +275,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _argument(parse):
-    """A parser of a value whose own words become the usage error."""
-
-    def convert(text: str):
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return convert
-
-
-def _resolve(args: argparse.Namespace) -> None:
+def _resolve(args: argparse.Namespace, flags: Sequence[str]) -> None:
     """Fill in what is given by environment, file or standard input, and the defaults."""
     defaults = {"dataset": DEFAULT_DATASET, "benchmarks": DEFAULT_BENCHMARKS}
-    given = {flag: getattr(args, flag) or secrecy.environment_value(flag) for flag in _SECRET}
-    if list(given.values()).count("@-") > 1:
+    given = {flag: getattr(args, flag) or secrecy.environment_value(flag) for flag in flags}
+    if [*given.values(), "@-" if args.manifest == "-" else ""].count("@-") > 1:
         raise errors.UsageError("only one flag can be read from standard input (@-)")
     for flag, value in given.items():
         try:
@@ -271,10 +300,22 @@ def _form_fields(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def _limits(args: argparse.Namespace) -> Limits:
-    given = {"memory": args.memory, "seconds": args.timeout}
-    return PRESETS[args.limits]._replace(
-        **{name: value for name, value in given.items() if value is not None}
-    )
+    name = args.limits or "none"
+    if name not in PRESETS:
+        raise errors.UsageError(f"argument --limits: choose from {', '.join(PRESETS)}")
+    limits = PRESETS[name]
+    if args.memory is not None:
+        limits = limits._replace(memory=_parsed("memory", args.memory, parse_bytes))
+    if args.timeout is not None:
+        limits = limits._replace(seconds=_parsed("timeout", args.timeout, parse_seconds))
+    return limits
+
+
+def _parsed(flag: str, text: str, parse: Callable[[str], Value]) -> Value:
+    try:
+        return parse(str(text))
+    except ValueError as error:
+        raise errors.UsageError(f"argument --{flag}: {error}") from None
 
 
 def _check_model(model: str) -> None:
@@ -377,10 +418,14 @@ def _report(
     elif options and not options.inspect:
         report.summarize(options, outcome, seconds)
     if result is not None:
+        told = report.result(failure, outcome, options.limits.memory if options else None)
+        if result == STDOUT:
+            print(json.dumps(told))
+            return told["code"]
+        if outcome.entry and result.is_dir():
+            result /= f"{outcome.entry}.json"
         try:
-            report.write_result(
-                result, failure, outcome, options.limits.memory if options else None
-            )
+            report.write(result, told)
         except errors.UsageError as error:
             print(f"numerai_predict: error: {error}", file=sys.stderr)
             return failure.code if failure else error.code

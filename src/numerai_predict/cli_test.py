@@ -70,6 +70,8 @@ def test_help_gives_every_flag_its_default(capsys):
         "--cache_dir": "(default: downloads are not reused)",
         "--post_url": "(default: no upload)",
         "--post_data": "(default: none)",
+        "--manifest": "(default: none)",
+        "--index": "(default: as Kubernetes, AWS Batch, Slurm or Swarm say in the environment)",
         "--limits": "(default: none)",
         "--memory": "(default: as --limits)",
         "--timeout": "(default: as --limits)",

@@ -46,6 +46,7 @@ class Outcome:
     """What is known of a run, even of one that failed.
 
     Attributes:
+        entry: what a manifest calls the model; None without one.
         phases: seconds by name.
         peak_memory: bytes.
         inspection: what the pickle holds (inspection.Inspection.to_json).
@@ -55,6 +56,7 @@ class Outcome:
     """
 
     def __init__(self) -> None:
+        self.entry: str | None = None
         self.phases: dict[str, float] = {}
         self.peak_memory = 0
         self.inspection: dict[str, Any] = {}

@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 from numerai_predict import __version__, errors
 from numerai_predict.launcher import Options, Outcome
@@ -73,15 +74,12 @@ def suggest_debugging(options: Options) -> None:
     log.info("Debug your model locally:\n\n    %s\n", " ".join(command))
 
 
-def write_result(
-    path: Path, error: errors.PredictError | None, outcome: Outcome, memory_limit: int | None
-) -> None:
-    """Write what happened as JSON.
-
-    Raises:
-        UsageError: the file cannot be written.
-    """
-    result = {
+def result(
+    error: errors.PredictError | None, outcome: Outcome, memory_limit: int | None
+) -> dict[str, Any]:
+    """What happened, for JSON."""
+    return {
+        "entry": outcome.entry,
         "code": error.code if error else errors.OK,
         "name": error.name if error else "ok",
         "message": str(error) if error else "",
@@ -99,6 +97,14 @@ def write_result(
             "python": sys.version.split()[0],
         },
     }
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Write a result as JSON.
+
+    Raises:
+        UsageError: the file cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         temporary.write_text(json.dumps(result, indent=2) + "\n")
