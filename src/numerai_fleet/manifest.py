@@ -13,6 +13,9 @@ from typing import Any
 
 import jsonschema
 
+# What the predictor takes where a line does not say.
+DEFAULTS = {"dataset": "v5.2/live.parquet", "benchmarks": "v5.2/live_benchmark_models.parquet"}
+
 
 class ManifestError(Exception):
     """The manifest cannot be used; its text names every line that is wrong, and why."""

@@ -124,7 +124,7 @@ def _given(argv: list[str] | None) -> argparse.Namespace:
 
 def _options(args: argparse.Namespace) -> Options:
     """The flags, checked."""
-    if not args.model:
+    if not args.model and not args.fetch:
         raise errors.UsageError("the following argument is required: --model")
     if bool(args.post_url) != bool(args.post_data):
         given, missing = ("url", "data") if args.post_url else ("data", "url")
@@ -133,8 +133,9 @@ def _options(args: argparse.Namespace) -> Options:
         )
     if args.post_url and not is_url(args.post_url):
         raise errors.UsageError("--post_url must begin with http:// or https:// and name a host")
-    _check_model(args.model)
-    for flag in () if args.inspect else ("dataset", "benchmarks"):
+    if args.model:
+        _check_model(args.model)
+    for flag in () if args.inspect else ("dataset",) if args.fetch else ("dataset", "benchmarks"):
         source = getattr(args, flag)
         if looks_local(source) and not os.path.isfile(source):
             raise errors.UsageError(_missing(f"--{flag}", source))
@@ -145,7 +146,7 @@ def _options(args: argparse.Namespace) -> Options:
         folder = args.result if args.entry and args.result.is_dir() else args.result.parent
         _check_folder("the folder of --result", folder.absolute())
     return Options(
-        model=args.model,
+        model=args.model or "",
         dataset=args.dataset,
         benchmarks=args.benchmarks,
         output_dir=args.output_dir,
@@ -155,6 +156,7 @@ def _options(args: argparse.Namespace) -> Options:
         limits=_limits(args),
         require_sandbox=args.require_sandbox,
         inspect=args.inspect,
+        fetch=args.fetch,
         debug=args.debug,
     )
 
@@ -255,6 +257,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="only show what the pickle needs, without loading it: Python version, modules, "
         "libraries (default: off)",
+    )
+    parser.add_argument(
+        "--fetch",
+        action="store_true",
+        help="only download --dataset to --output_dir; no model is needed (default: off)",
     )
     parser.add_argument(
         "--require-sandbox",
@@ -389,6 +396,15 @@ def _run(options: Options, spawned: Spawned, outcome: Outcome) -> None:
     from numerai_predict import report
 
     log.info("numerai_predict %s, Python %s", report.release(), sys.version.split()[0])
+    if options.fetch:
+        from numerai_predict import datasets
+
+        spawned.discard()
+        outcome.output = datasets.fetch_dataset(
+            options.dataset, options.output_dir, options.cache_dir
+        )
+        log.info("The data is in %s", outcome.output)
+        return
     run = Run(options, spawned, outcome)
     if options.inspect:
         run.inspect()
@@ -413,9 +429,9 @@ def _report(
         print(outcome.inspection["table"])
     if options and failure:
         report.report_failure(failure, options.debug)
-        if not isinstance(failure, errors.UsageError) and not options.inspect:
+        if not isinstance(failure, errors.UsageError) and options.model and not options.inspect:
             report.suggest_debugging(options)
-    elif options and not options.inspect:
+    elif options and options.model and not options.inspect:
         report.summarize(options, outcome, seconds)
     if result is not None:
         told = report.result(failure, outcome, options.limits.memory if options else None)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from numerai_predict import __version__, cli
-from numerai_predict.conftest import ENVIRONMENT, ROWS, command
+from numerai_predict.conftest import ENVIRONMENT, ROWS, Answer, command
 
 
 def good(live_features):
@@ -77,6 +77,7 @@ def test_help_gives_every_flag_its_default(capsys):
         "--timeout": "(default: as --limits)",
         "--result": "(default: none)",
         "--inspect": "(default: off)",
+        "--fetch": "(default: off)",
         "--require-sandbox,": "(default: off)",
         "--debug": "(default: off)",
     }
@@ -296,3 +297,15 @@ def test_a_compressed_pickle_predicts(run, pickled, tmp_path):
     path = tmp_path / "compressed.pkl"
     path.write_bytes(gzip.compress(pickled(good).read_bytes()))
     assert run(path).code == 0
+
+
+def test_fetch_only_fetches_the_data(run, server, live, tmp_path):
+    content = (tmp_path / "live.parquet").read_bytes()
+    url = server.on("/live.parquet", Answer(content))
+    done = run("", "--fetch", f"--dataset={url}?s3cret")
+    assert done.code == 0, done.log
+    assert (done.output_dir / "live.parquet").read_bytes() == content
+    assert done.result["output"] == str(done.output_dir / "live.parquet")
+    assert "s3cret" not in done.log
+    gone = run("", "--fetch", f"--dataset={server.url}/gone.parquet")
+    assert gone.code == 7

@@ -39,6 +39,7 @@ class Options(NamedTuple):
     limits: Limits = Limits()
     require_sandbox: bool = False
     inspect: bool = False
+    fetch: bool = False
     debug: bool = False
 
 

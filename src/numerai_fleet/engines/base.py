@@ -16,12 +16,15 @@ class Ended(NamedTuple):
         code: the exit code; None where it was lost with its node or container.
         result: what the predictor's `--result` says, where there is one.
         message: the engine's own words, where there is no result.
+        key: the engine's name for this try, by which it is known when it is told once more, to a
+            submitter that goes on.
     """
 
     name: str
     code: int | None
     result: dict[str, Any] | None = None
     message: str = ""
+    key: str = ""
 
 
 class EngineError(Exception):
@@ -41,7 +44,8 @@ class Engine(Protocol):
         """Start these; does not wait for them."""
 
     def ended(self) -> list[Ended]:
-        """Those that ended since this was last asked, each once."""
+        """Those that ended since this was last asked. What was told before is noted by now, and can be
+        forgotten."""
 
     def stop(self) -> None:
         """Cancel all that it has."""

@@ -1,0 +1,70 @@
+"""What the tests share: a manifest, and an engine of real processes that outlive their submitter."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from numerai_fleet.engines.base import Ended
+from numerai_fleet.manifest import Model
+
+
+class Processes:
+    """Runs the shell command that a model's line has as `model`, `parallel` at a time.
+
+    folder/NAME.N: its Nth try, made by the process itself; folder/NAME.N.code: how that ended.
+    """
+
+    def __init__(self, folder: Path, parallel: int) -> None:
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        self.parallel = parallel
+
+    def tries(self, name: str) -> int:
+        return len(list(self.folder.glob(f"{name}.[0-9]")))
+
+    def running(self) -> set[str]:
+        tried = self.folder.glob("*.[0-9]")
+        return {path.stem for path in tried if not Path(f"{path}.code").exists()}
+
+    def room(self) -> int:
+        return self.parallel - len(self.running())
+
+    def start(self, models: Sequence[Model]) -> None:
+        for model in models:
+            path = self.folder / f"{model.name}.{self.tries(model.name)}"
+            script = f"touch {path}; ({model.entry['model']}); echo $? > {path}.tmp"
+            script += f"; mv {path}.tmp {path}.code"
+            env = {**os.environ, "TRY": path.suffix[1:]}
+            subprocess.Popen(("setsid", "sh", "-c", script), env=env, stdin=subprocess.DEVNULL)
+            while not path.exists():
+                time.sleep(0.001)
+
+    def ended(self) -> list[Ended]:
+        """All of them, each time."""
+        return [
+            Ended(path.stem.partition(".")[0], int(path.read_text()), key=path.name)
+            for path in sorted(self.folder.glob("*.code"))
+        ]
+
+    def stop(self) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Callable[[dict[str, str]], Path]:
+    """Writes one of these models: name to `model`."""
+
+    def write(models: dict[str, str]) -> Path:
+        path = tmp_path / "round.jsonl"
+        lines = ({"name": name, "python": "3.11", "model": it} for name, it in models.items())
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        return path
+
+    return write

@@ -1,0 +1,185 @@
+"""The Docker engine of this machine: a container for each model, known by its labels."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound
+from docker.models.containers import Container
+from docker.types import Mount
+
+from numerai_fleet.engines.base import Ended, EngineError
+from numerai_fleet.engines.local import BESIDE, Limits, Unusable, Workshop, machine_memory
+from numerai_fleet.manifest import Model
+
+RUN, MODEL = "numerai-fleet.run", "numerai-fleet.model"
+OUT, MANIFEST = "/out", "/run/numerai/manifest.jsonl"
+# Who models are where this process is root: nobody who has anything.
+NOBODY = 65534
+
+
+class Docker:
+    """Args:
+    folder: of the run.
+    parallel: how many models at once; None is as many as there are processors.
+    """
+
+    def __init__(self, folder: Path, limits: Limits, parallel: int | None) -> None:
+        try:
+            self.client = docker.from_env()
+            self.client.ping()
+        except DockerException as error:
+            raise EngineError(
+                f"no Docker engine answers ({error}). Start one, or name it in DOCKER_HOST."
+            ) from None
+        self.limits = limits
+        self.parallel = parallel or os.cpu_count() or 1
+        self.owner = os.getuid() or NOBODY
+        self.workshop = Workshop(folder, self.owner, self._fetch)
+        self.run = _run_id(folder)
+        self._running = 0
+        self._images: set[str] = set()
+        self._told: list[Container] = []
+        self._refused: list[Ended] = []
+
+    def running(self) -> set[str]:
+        names = set()
+        for container in self._containers():
+            if container.status == "created":
+                # Its submitter was killed before it could start it.
+                container.remove()
+            else:
+                names.add(container.labels[MODEL])
+        return names
+
+    def room(self) -> int:
+        """As far as processors go, and memory: a model that just started does not use its own yet."""
+        fits = machine_memory() // (self.limits.memory + BESIDE)
+        return min(self.parallel - self._running, max(fits, 1 - self._running))
+
+    def start(self, models: Sequence[Model]) -> None:
+        for model in models:
+            self._pull(model.image)
+            try:
+                prepared = self.workshop.prepare(model)
+            except Unusable as error:
+                self._refused.append(Ended(model.name, 2, None, str(error)))
+                continue
+            mounts = [Mount(OUT, str(prepared.out), "bind")]
+            mounts += [Mount(MANIFEST, str(prepared.manifest), "bind", read_only=True)]
+            mounts += [
+                Mount(str(path), str(path), "bind", read_only=True) for path in prepared.mounts
+            ]
+            flags = [f"--manifest={MANIFEST}", "--index=0", "--require-sandbox"]
+            flags += [f"--result={OUT}/result.json", *self.limits.flags(model)]
+            flags += [f"--output_dir={OUT if prepared.keeps_predictions else '/tmp'}"]
+            memory = self.limits.of(model)
+            self._container(model.image, flags, mounts, {MODEL: model.name}, memory)
+            self._running += 1
+
+    def ended(self) -> list[Ended]:
+        for container in self._told:
+            container.remove(force=True)
+            self.workshop.clear(container.labels[MODEL])
+        containers = self._containers()
+        exited = [each for each in containers if each.status in ("exited", "dead")]
+        self._running = len(containers) - len(exited)
+        self._told, refused, self._refused = exited, self._refused, []
+        return [*refused, *(self._ended(container) for container in exited)]
+
+    def stop(self) -> None:
+        for container in self._containers():
+            container.remove(force=True)
+
+    def _ended(self, container: Container) -> Ended:
+        name = container.labels[MODEL]
+        state = container.attrs["State"]
+        result = self.workshop.gather(name)
+        message = state["Error"] or ("killed for memory" if state["OOMKilled"] else "")
+        if result is None and not message:
+            message = container.logs(tail=5).decode(errors="replace").strip()
+        return Ended(name, state["ExitCode"], result, message, container.id or "")
+
+    def _containers(self) -> list[Container]:
+        try:
+            filters = {"label": [f"{RUN}={self.run}", MODEL]}
+            return self.client.containers.list(all=True, filters=filters, ignore_removed=True)
+        except (DockerException, OSError) as error:
+            raise EngineError(f"the Docker engine does not answer any more: {error}") from None
+
+    def _container(
+        self,
+        image: str,
+        flags: list[str],
+        mounts: list[Mount],
+        labels: dict[str, str],
+        memory: int,
+    ) -> Container:
+        try:
+            return self.client.containers.run(
+                image,
+                flags,
+                detach=True,
+                labels={RUN: self.run, **labels},
+                mounts=mounts,
+                user=f"{self.owner}:{self.owner}",
+                read_only=True,
+                tmpfs={"/tmp": "mode=1777"},
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+                mem_limit=memory + BESIDE,
+                environment=_passed_on(),
+            )
+        except APIError as error:
+            raise EngineError(f"{image} cannot be started: {error.explanation}") from None
+
+    def _pull(self, image: str) -> None:
+        if image in self._images:
+            return
+        try:
+            self.client.images.get(image)
+        except ImageNotFound:
+            try:
+                self.client.images.pull(image)
+            except APIError as error:
+                raise EngineError(
+                    f"there is no image {image} here, and it cannot be pulled: {error.explanation}. "
+                    "Build and load it, or name where it is with --registry."
+                ) from None
+        self._images.add(image)
+
+    def _fetch(self, model: Model, source: str, folder: Path) -> bool:
+        self._pull(model.image)
+        # An address is a secret.
+        given = folder.with_suffix(".source")
+        given.touch(0o600)
+        given.write_text(source)
+        if os.getuid() == 0:
+            os.chown(given, self.owner, self.owner)
+        mounts = [Mount(OUT, str(folder), "bind"), Mount("/run/source", str(given), "bind")]
+        flags = ["--fetch", "--dataset=@/run/source", f"--output_dir={OUT}"]
+        container = self._container(model.image, flags, mounts, {}, self.limits.memory)
+        try:
+            return container.wait()["StatusCode"] == 0
+        finally:
+            container.remove(force=True)
+            given.unlink()
+
+
+def _run_id(folder: Path) -> str:
+    """What this run's containers are labelled with, the same for all its submitters."""
+    path = folder / "run-id"
+    if not path.exists():
+        path.write_text(secrets.token_hex(8))
+    return path.read_text()
+
+
+def _passed_on() -> dict[str, str]:
+    """How the network is reached from here; none of it is secret, or it would not be in a container's
+    description."""
+    names = ("NUMERAI_API_URL", "NUMERAI_TRANSFER_SECONDS")
+    return {name: os.environ[name] for name in names if name in os.environ}

@@ -1,0 +1,195 @@
+"""What models that run on this machine share: their files, what of it they may see, the room there is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from numerai_fleet.manifest import DEFAULTS, Model
+
+# Bytes that the launcher and the interpreter take beside the model.
+BESIDE = 512 << 20
+# As the predictor reads sizes.
+UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+class Unusable(Exception):
+    """What a model's line names is not on this machine: its caller's fault, as exit code 2."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a model may take, unless its line says otherwise.
+
+    Args:
+        preset: the predictor's --limits.
+        memory: bytes, of the machine's, that are reserved for each model.
+    """
+
+    preset: str = "numerai"
+    memory: int = 4 << 30
+
+    def of(self, model: Model) -> int:
+        """Bytes that the model may take."""
+        match = re.fullmatch(r"([\d.]+) *([kmgt]?).*", _own(model).get("memory", "").lower())
+        return int(float(match[1]) * UNITS[match[2]]) if match else self.memory
+
+    def flags(self, model: Model) -> list[str]:
+        """A flag would win over the line."""
+        return [] if "preset" in _own(model) else [f"--limits={self.preset}"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model's files on this machine.
+
+    Args:
+        out: its own folder, the only one it gets to write to.
+        manifest: a manifest with this model alone, for nobody else to read.
+        mounts: further files that it gets to see, each at the same path as here.
+        keeps_predictions: whether they are not uploaded.
+    """
+
+    out: Path
+    manifest: Path
+    mounts: tuple[Path, ...]
+    keeps_predictions: bool
+
+
+class Workshop:
+    """Prepares models' files below a run's folder, and gathers what they leave.
+
+    Args:
+        folder: of the run.
+        owner: the uid that models run as.
+        fetch: downloads a dataset to a folder, with a model's image; False where it cannot.
+    """
+
+    def __init__(self, folder: Path, owner: int, fetch: Callable[[Model, str, Path], bool]) -> None:
+        self.folder = folder.absolute()
+        self.owner = owner
+        self._fetch = fetch
+        self._data: dict[str, Path | None] = {}
+        for name in ("out", "results", "predictions", "data"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        # Its manifests hold secrets.
+        self.folder.joinpath("out").chmod(0o711)
+
+    def prepare(self, model: Model) -> Prepared:
+        """Raises Unusable: a file that its line names is not here."""
+        entry = {**DEFAULTS, **model.entry}
+        mounts = []
+        for flag in ("model", "dataset", "benchmarks", "post_url", "post_data"):
+            if flag in entry:
+                entry[flag] = _resolved(model.name, flag, entry[flag])
+        for flag in ("dataset", "benchmarks"):
+            if path := self._shared(model, entry[flag]):
+                entry[flag] = str(path)
+        for flag in ("model", "dataset", "benchmarks"):
+            path = Path(entry[flag])
+            if not _is_url(entry[flag]) and path.is_file():
+                entry[flag] = str(path.absolute())
+                mounts.append(path.absolute())
+        out = self.folder / "out" / model.name
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir()
+        manifest = out.with_name(f".{model.name}.jsonl")
+        manifest.unlink(missing_ok=True)
+        with open(os.open(manifest, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(json.dumps(entry) + "\n")
+        self._own(out)
+        self._own(manifest)
+        return Prepared(out, manifest, tuple(dict.fromkeys(mounts)), "post_url" not in entry)
+
+    def gather(self, name: str) -> dict[str, Any] | None:
+        """A model's result, once it has ended; what it left is in its place afterwards."""
+        out = self.folder / "out" / name
+        try:
+            result = json.loads((out / "result.json").read_text())
+        except (OSError, ValueError):
+            result = None
+        kept = self.folder / "predictions" / f"{name}.csv"
+        for csv in out.glob("live_predictions-*.csv"):
+            os.replace(csv, kept)
+        if result is not None:
+            # Else it was uploaded, and vanished with the container.
+            result["output"] = str(kept) if kept.exists() else None
+            target = self.folder / "results" / f"{name}.json"
+            temporary = target.with_name(f".{target.name}")
+            temporary.write_text(json.dumps(result, indent=2) + "\n")
+            temporary.replace(target)
+        return result
+
+    def clear(self, name: str) -> None:
+        shutil.rmtree(self.folder / "out" / name, ignore_errors=True)
+        (self.folder / "out" / f".{name}.jsonl").unlink(missing_ok=True)
+
+    def _shared(self, model: Model, source: str) -> Path | None:
+        """The one copy of a dataset on this machine; None where the predictor is to try itself."""
+        if not _is_url(source) and Path(source).is_file():
+            return None
+        if source not in self._data:
+            self._data[source] = self._find(source) or self._fetched(model, source)
+        return self._data[source]
+
+    def _fetched(self, model: Model, source: str) -> Path | None:
+        folder = self._place(source)
+        folder.mkdir(exist_ok=True)
+        self._own(folder)
+        return self._find(source) if self._fetch(model, source, folder) else None
+
+    def _find(self, source: str) -> Path | None:
+        """Only whole files have these names: downloads are renamed at their end."""
+        files = [path for path in self._place(source).rglob("*") if path.is_file()]
+        whole = [path for path in files if not path.name.startswith(".")]
+        return whole[0] if whole else None
+
+    def _place(self, source: str) -> Path:
+        # Signatures change with every manifest.
+        address = source.partition("?")[0] if _is_url(source) else source
+        return self.folder / "data" / hashlib.sha256(address.encode()).hexdigest()[:12]
+
+    def _own(self, path: Path) -> None:
+        if os.getuid() == 0:
+            os.chown(path, self.owner, self.owner)
+
+
+def machine_memory() -> int:
+    """Bytes that can be had now without swapping (proc_meminfo(5): MemAvailable)."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    (available,) = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+    return int(available) << 10
+
+
+def _own(model: Model) -> dict[str, str]:
+    """The limits that its line gives."""
+    return model.entry.get("limits", {})
+
+
+def _resolved(name: str, flag: str, value: str | dict[str, str]) -> str:
+    """The value that a reference names: on this machine, submitter and container are one."""
+    if isinstance(value, str):
+        return value
+    ((kind, what),) = value.items()
+    try:
+        if kind == "env":
+            return os.environ[what].strip()
+        folder = os.environ.get("NUMERAI_PREDICT_SECRETS", "/run/secrets")
+        return Path(folder if kind == "secret" else "", what).read_text().strip()
+    except KeyError:
+        raise Unusable(f"{name}: {flag}: there is no environment variable {what}") from None
+    except OSError as error:
+        reason = f"{kind} {what} cannot be read: {error.strerror}"
+        raise Unusable(f"{name}: {flag}: {reason}") from None
+
+
+def _is_url(source: str) -> bool:
+    return urlsplit(source).scheme in ("http", "https")
