@@ -153,6 +153,12 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         help="models at once (default: as many as this machine has processors and memory for)",
     )
     parser.add_argument(
+        "--network",
+        default="bridge",
+        metavar="NAME",
+        help="Docker's network that containers are in; host is this machine's own (default: %(default)s)",
+    )
+    parser.add_argument(
         "--limits",
         choices=["none", "numerai"],
         default="numerai",
@@ -172,7 +178,7 @@ def _add_registry(parser: argparse.ArgumentParser) -> None:
 
 
 def _engine(folder: Path, args: argparse.Namespace) -> Engine:
-    return Docker(folder, Limits(args.limits), args.parallel)
+    return Docker(folder, Limits(args.limits), args.parallel, args.network)
 
 
 def _folder(args: argparse.Namespace) -> Path:

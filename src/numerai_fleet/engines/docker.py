@@ -26,9 +26,12 @@ class Docker:
     """Args:
     folder: of the run.
     parallel: how many models at once; None is as many as there are processors.
+    network: of Docker's, that containers are in.
     """
 
-    def __init__(self, folder: Path, limits: Limits, parallel: int | None) -> None:
+    def __init__(
+        self, folder: Path, limits: Limits, parallel: int | None, network: str = "bridge"
+    ) -> None:
         try:
             self.client = docker.from_env()
             self.client.ping()
@@ -37,6 +40,7 @@ class Docker:
                 f"no Docker engine answers ({error}). Start one, or name it in DOCKER_HOST."
             ) from None
         self.limits = limits
+        self.network = network
         self.parallel = parallel or os.cpu_count() or 1
         self.owner = os.getuid() or NOBODY
         self.workshop = Workshop(folder, self.owner, self._fetch)
@@ -127,6 +131,7 @@ class Docker:
                 labels={RUN: self.run, **labels},
                 mounts=mounts,
                 user=f"{self.owner}:{self.owner}",
+                network=self.network,
                 read_only=True,
                 tmpfs={"/tmp": "mode=1777"},
                 cap_drop=["ALL"],

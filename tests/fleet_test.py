@@ -1,0 +1,229 @@
+"""A round of models on this machine's Docker engine, with faults of each kind and a submitter that is
+killed: each model ends once, with its own code, and predicts what it predicts alone."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cloudpickle
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+FLEET = (sys.executable, str(Path("numerai-fleet.pex").absolute()))
+SECRET = "X-Amz-Signature=0123456789abcdef"
+CODES = {
+    **{f"good-{number}": 0 for number in range(4)},
+    **{"raises": 1, "not-here": 2, "invalid": 3, "hog": 4, "hangs": 4, "segfault": 5, "misses": 6},
+    **{"gone": 7, "refused": 8, "heals": 0, "meddles": 1},
+}
+
+
+def good(live_features):
+    ranks = live_features["feature_a"].rank(pct=True, method="first")
+    return ranks.to_frame("prediction")
+
+
+def raises(live_features):
+    raise ArithmeticError("no luck today")
+
+
+def invalid(live_features):
+    return good(live_features) + 1
+
+
+def hog(live_features):
+    return bytearray(2 << 30)
+
+
+def hangs(live_features):
+    time.sleep(1000)
+
+
+def segfault(live_features):
+    ctypes.string_at(0)
+
+
+def misses(live_features):
+    import module_of_mine  # pants: no-infer-dep
+
+    return module_of_mine.predict(live_features)
+
+
+def meddles(live_features):
+    """Tries to change the data that others get."""
+    for line in open("/proc/self/mountinfo"):
+        path = line.split()[4]
+        if path.endswith(".parquet"):
+            with open(path, "r+b") as file:
+                file.write(b"mine")
+    return good(live_features)
+
+
+class Server(ThreadingHTTPServer):
+    """Serves a folder by GET, takes uploads by POST to /ok, or to /heals the second time."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path, address: str) -> None:
+        super().__init__((address, 0), Handler)
+        self.folder = folder
+        self.seen: Counter[str] = Counter()
+        self.url = f"http://{address}:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        self.server.seen[f"GET {path}"] += 1
+        file = self.server.folder / path.lstrip("/")
+        body = file.read_bytes() if file.is_file() else b""
+        self._answer(200 if body else 404, body)
+
+    def do_POST(self) -> None:
+        path = self.path.partition("?")[0]
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.seen[f"POST {path}"] += 1
+        heals = path.startswith("/ok") or self.server.seen[f"POST {path}"] > 1
+        self._answer(204 if heals and path != "/refused" else 403)
+
+    def _answer(self, status: int, body: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(docker: Callable[..., str], tmp_path: Path) -> Iterator[Server]:
+    folder = tmp_path / "served"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    ids = pd.Index([f"n{number:08x}" for number in range(200)], name="id")
+    live = pd.DataFrame({"era": "X", "feature_a": rng.random(200)}, ids)
+    live.to_parquet(folder / "live.parquet")
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    for model in (good, raises, invalid, hog, hangs, segfault, misses, meddles):
+        (folder / f"{model.__name__}.pkl").write_bytes(cloudpickle.dumps(model))
+    gateway = docker("network", "inspect", "--format={{(index .IPAM.Config 0).Gateway}}", "bridge")
+    server = Server(folder, gateway.strip())
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+
+
+@pytest.fixture
+def manifest(server: Server, docker_image: str, tmp_path: Path) -> Path:
+    def line(name: str) -> dict[str, object]:
+        model = "good" if name in ("heals", "refused") else name.partition("-")[0]
+        entry = {
+            "name": name,
+            "image": docker_image,
+            "model": f"{server.url}/{model}.pkl?{SECRET}",
+            "dataset": f"{server.url}/live.parquet?{SECRET}-{name}",
+            "limits": {"memory": "1GB", "timeout": "300" if name != "hangs" else "3"},
+        }
+        if name == "not-here":
+            entry["model"] = "/gone/model.pkl"
+        if name in ("good-0", "heals", "refused"):
+            path = "ok" if name == "good-0" else name
+            entry |= {"post_url": f"{server.url}/{path}", "post_data": f"key=a&policy={SECRET}"}
+        return entry
+
+    path = tmp_path / "round.jsonl"
+    path.write_text("".join(json.dumps(line(name)) + "\n" for name in CODES))
+    return path
+
+
+def fleet(*args: object) -> subprocess.Popen[str]:
+    argv = (*FLEET, *map(str, args))
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_round_with_faults_of_each_kind(manifest, server, docker, docker_image, tmp_path):
+    folder = tmp_path / "round"
+    run = ("run", manifest, "--folder", folder, "--parallel=4", "--retries=1")
+    journal = folder / "journal.jsonl"
+    with fleet(*run) as killed:
+        while not journal.exists() or journal.read_text().count('"ended"') < 3:
+            assert killed.poll() is None, killed.communicate()
+            time.sleep(0.05)
+        described = docker("ps", "--all", "--no-trunc") + "".join(
+            docker("inspect", container) for container in docker("ps", "-aq").split()
+        )
+        listed = subprocess.run(("ps", "-ef"), capture_output=True, text=True).stdout
+        killed.send_signal(signal.SIGKILL)
+    done = fleet(*run)
+    said, log = done.communicate()
+    assert done.returncode == 3, log
+
+    found = {row["name"]: row for row in pq.read_table(folder / "results.parquet").to_pylist()}
+    assert {name: row["code"] for name, row in found.items()} == CODES, log
+    tries = {name: row["tries"] for name, row in found.items()}
+    assert tries == {**dict.fromkeys(CODES, 1), "gone": 2, "refused": 2, "heals": 2}
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert Counter(e["name"] for e in events if e["event"] == "ended") == Counter(tries)
+    for name, row in found.items():
+        assert row["code"] in (0, 2) or row["message"], name
+    assert "15 models: 5 ok" in said and "meddles  model_error" in " ".join(said.split())
+
+    # The data was fetched once, whatever its signature; nothing was predicted or uploaded twice.
+    assert server.seen["GET /live.parquet"] == 1
+    assert server.seen["POST /ok"] == 1
+    assert server.seen["POST /heals"] == 2
+    for text in (described, listed, said, log):
+        assert SECRET not in text
+    assert not docker("ps", "-aq", "--filter=label=numerai-fleet.run").split()
+
+    # What stayed here is what the model predicts alone.
+    alone = tmp_path / "alone"
+    alone.mkdir(mode=0o777)
+    os.chmod(alone, 0o777)
+    mounts = ("-v", f"{server.folder}:/in:ro", "-v", f"{alone}:/alone")
+    docker(
+        *("run", "--rm", *mounts, docker_image, "--model=/in/good.pkl"),
+        *("--dataset=/in/live.parquet", "--output_dir=/alone"),
+    )
+    (single,) = alone.glob("live_predictions-*.csv")
+    for number in range(1, 4):
+        kept = folder / f"predictions/good-{number}.csv"
+        assert kept.read_bytes() == single.read_bytes()
+
+    gathered = fleet("collect", folder, "--predictions", tmp_path / "predictions.parquet")
+    assert gathered.communicate()[0] == said
+    table = pq.read_table(tmp_path / "predictions.parquet")
+    assert table.column_names == ["id", "good-1", "good-2", "good-3"]
+    assert table.num_rows == 200
+
+
+def test_a_wrong_manifest_starts_nothing(tmp_path):
+    (tmp_path / "round.jsonl").write_text('{"name": "a"}\n{"name": \n')
+    done = fleet("run", tmp_path / "round.jsonl")
+    _, log = done.communicate()
+    assert done.returncode == 2
+    assert "line 1: 'model' is a required property" in log
+    assert "line 2: no JSON" in log
+    assert not (tmp_path / "round.jsonl.run").exists()
+
+
+def test_help_names_the_exit_codes():
+    for words in ((), ("run",)):
+        shown, _ = fleet(*words, "--help").communicate()
+        assert "exit codes:" in shown
