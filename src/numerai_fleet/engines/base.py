@@ -35,7 +35,7 @@ class Engine(Protocol):
     """All of these concern one run of the fleet. Each may raise EngineError."""
 
     def running(self) -> set[str]:
-        """The models that the engine still has, from an earlier submitter too."""
+        """The models whose tries go on, an earlier submitter's too; not those that `ended` is to tell."""
 
     def room(self) -> int:
         """How many more may be started now."""

@@ -18,6 +18,7 @@ from numerai_fleet.manifest import Model
 
 RUN, MODEL = "numerai-fleet.run", "numerai-fleet.model"
 OUT, MANIFEST = "/out", "/run/numerai/manifest.jsonl"
+ENDED = ("exited", "dead")
 # Who models are where this process is root: nobody who has anything.
 NOBODY = 65534
 
@@ -56,7 +57,7 @@ class Docker:
             if container.status == "created":
                 # Its submitter was killed before it could start it.
                 container.remove()
-            else:
+            elif container.status not in ENDED:
                 names.add(container.labels[MODEL])
         return names
 
@@ -90,7 +91,7 @@ class Docker:
             container.remove(force=True)
             self.workshop.clear(container.labels[MODEL])
         containers = self._containers()
-        exited = [each for each in containers if each.status in ("exited", "dead")]
+        exited = [each for each in containers if each.status in ENDED]
         self._running = len(containers) - len(exited)
         self._told, refused, self._refused = exited, self._refused, []
         return [*refused, *(self._ended(container) for container in exited)]
