@@ -47,7 +47,13 @@ SECRETS = (
     *("COSIGN_PASSWORD", "SIGSTORE_ID_TOKEN"),
     *("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_URL"),
     # What credential helpers read.
-    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_PROFILE"),
+    *(
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "AWS_PROFILE",
+    ),
 )
 LOCKS = (RequirementsField, DebianLockField, CpythonLockField)
 
