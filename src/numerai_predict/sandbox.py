@@ -128,7 +128,9 @@ def _limit(wanted: Confinement) -> None:
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(limit, (value, value))
     if wanted.cpus is not None:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: wanted.cpus])
+        # Any of them: runs side by side would all be on the first otherwise.
+        cpus = sorted(os.sched_getaffinity(0), key=lambda cpu: os.urandom(8))
+        os.sched_setaffinity(0, cpus[: wanted.cpus])
     # Python ignores it, and a model could ignore the error that it gets instead.
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 

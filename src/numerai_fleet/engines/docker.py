@@ -19,8 +19,9 @@ from numerai_fleet.manifest import Model
 RUN, MODEL = "numerai-fleet.run", "numerai-fleet.model"
 OUT, MANIFEST = "/out", "/run/numerai/manifest.jsonl"
 ENDED = ("exited", "dead")
-# Who models are where this process is root: nobody who has anything.
-NOBODY = 65534
+# What a launcher that runs as root needs of root's rights, to give the model another user's: so no
+# model can read the launcher's manifest.
+CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
 
 
 class Docker:
@@ -43,8 +44,7 @@ class Docker:
         self.limits = limits
         self.network = network
         self.parallel = parallel or os.cpu_count() or 1
-        self.owner = os.getuid() or NOBODY
-        self.workshop = Workshop(folder, self.owner, self._fetch)
+        self.workshop = Workshop(folder, self._fetch)
         self.run = _run_id(folder)
         self._running = 0
         self._images: set[str] = set()
@@ -131,11 +131,12 @@ class Docker:
                 detach=True,
                 labels={RUN: self.run, **labels},
                 mounts=mounts,
-                user=f"{self.owner}:{self.owner}",
+                user="0:0",
                 network=self.network,
                 read_only=True,
                 tmpfs={"/tmp": "mode=1777"},
                 cap_drop=["ALL"],
+                cap_add=CAPABILITIES,
                 security_opt=["no-new-privileges"],
                 mem_limit=memory + BESIDE,
                 environment=_passed_on(),
@@ -164,8 +165,6 @@ class Docker:
         given = folder.with_suffix(".source")
         given.touch(0o600)
         given.write_text(source)
-        if os.getuid() == 0:
-            os.chown(given, self.owner, self.owner)
         mounts = [Mount(OUT, str(folder), "bind"), Mount("/run/source", str(given), "bind")]
         flags = ["--fetch", "--dataset=@/run/source", f"--output_dir={OUT}"]
         container = self._container(model.image, flags, mounts, {}, self.limits.memory)

@@ -69,19 +69,15 @@ class Workshop:
 
     Args:
         folder: of the run.
-        owner: the uid that models run as.
         fetch: downloads a dataset to a folder, with a model's image; False where it cannot.
     """
 
-    def __init__(self, folder: Path, owner: int, fetch: Callable[[Model, str, Path], bool]) -> None:
+    def __init__(self, folder: Path, fetch: Callable[[Model, str, Path], bool]) -> None:
         self.folder = folder.absolute()
-        self.owner = owner
         self._fetch = fetch
         self._data: dict[str, Path | None] = {}
         for name in ("out", "results", "predictions", "data"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        # Its manifests hold secrets.
-        self.folder.joinpath("out").chmod(0o711)
 
     def prepare(self, model: Model) -> Prepared:
         """Raises Unusable: a file that its line names is not here."""
@@ -105,8 +101,6 @@ class Workshop:
         manifest.unlink(missing_ok=True)
         with open(os.open(manifest, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(json.dumps(entry) + "\n")
-        self._own(out)
-        self._own(manifest)
         return Prepared(out, manifest, tuple(dict.fromkeys(mounts)), "post_url" not in entry)
 
     def gather(self, name: str) -> dict[str, Any] | None:
@@ -143,7 +137,6 @@ class Workshop:
     def _fetched(self, model: Model, source: str) -> Path | None:
         folder = self._place(source)
         folder.mkdir(exist_ok=True)
-        self._own(folder)
         return self._find(source) if self._fetch(model, source, folder) else None
 
     def _find(self, source: str) -> Path | None:
@@ -156,10 +149,6 @@ class Workshop:
         # Signatures change with every manifest.
         address = source.partition("?")[0] if _is_url(source) else source
         return self.folder / "data" / hashlib.sha256(address.encode()).hexdigest()[:12]
-
-    def _own(self, path: Path) -> None:
-        if os.getuid() == 0:
-            os.chown(path, self.owner, self.owner)
 
 
 def machine_memory() -> int:
