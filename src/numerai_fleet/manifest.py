@@ -76,14 +76,6 @@ def dump(models: Sequence[Model]) -> str:
     return "".join(json.dumps(model.entry, ensure_ascii=False) + "\n" for model in models)
 
 
-def by_image(models: Sequence[Model]) -> dict[str, list[Model]]:
-    """The models of each image, in their order."""
-    images: dict[str, list[Model]] = {}
-    for model in models:
-        images.setdefault(model.image, []).append(model)
-    return images
-
-
 def _model(entry: dict[str, Any], registry: str) -> Model:
     image = entry.get("image")
     if image is None:

@@ -19,8 +19,6 @@ NAMES = {
 }
 # Trying again cannot change these: predictions were made, or model or manifest are at fault.
 FINAL = frozenset({0, 1, 2, 3, 4, 5, 6})
-# The platform's faults that the predictor itself tells.
-RETRIED = frozenset(NAMES) - FINAL
 
 
 def name(code: int | None) -> str:
