@@ -181,11 +181,11 @@ def test_a_round_with_faults_of_each_kind(manifest, server, docker, docker_image
         while not journal.exists() or journal.read_text().count('"ended"') < 3:
             assert killed.poll() is None, killed.communicate()
             time.sleep(0.05)
-        described = docker("ps", "--all", "--no-trunc") + "".join(
-            docker("inspect", container) for container in docker("ps", "-aq").split()
-        )
         listed = subprocess.run(("ps", "-ef"), capture_output=True, text=True).stdout
         killed.send_signal(signal.SIGKILL)
+    # Nobody removes them now.
+    containers = docker("ps", "-aq", "--filter=label=numerai-fleet.run").split()
+    described = docker("inspect", *containers)
     done = fleet(*run)
     said, log = done.communicate()
     assert done.returncode == 3, log
