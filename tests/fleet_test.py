@@ -154,6 +154,8 @@ def manifest(server: Server, docker_image: str, tmp_path: Path) -> Path:
             "image": docker_image,
             "model": f"{server.url}/{model}.pkl?{SECRET}",
             "dataset": f"{server.url}/live.parquet?{SECRET}-{name}",
+            # No model takes them.
+            "benchmarks": f"{server.url}/gone.parquet",
             "limits": {"memory": "1GB", "timeout": "300" if name != "hangs" else "3"},
         }
         if name == "not-here":
