@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+
+import swarm_bed
 
 FLEET = (sys.executable, str(Path("numerai-fleet.pex").absolute()))
 SECRET = "X-Amz-Signature=0123456789abcdef"
@@ -52,6 +56,11 @@ def hog(live_features):
 
 def hangs(live_features):
     time.sleep(1000)
+
+
+def slow(live_features):
+    time.sleep(5)
+    return good(live_features)
 
 
 def segfault(live_features):
@@ -97,6 +106,7 @@ class Server(ThreadingHTTPServer):
         super().__init__((address, 0), Handler)
         self.folder = folder
         self.seen: Counter[str] = Counter()
+        self.uploads: dict[str, bytes] = {}
         self.url = f"http://{address}:{self.server_port}"
 
 
@@ -112,10 +122,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         path = self.path.partition("?")[0]
-        self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.seen[f"POST {path}"] += 1
         heals = path.startswith("/ok") or self.server.seen[f"POST {path}"] > 1
-        self._answer(204 if heals and path != "/refused" else 403)
+        taken = heals and path != "/refused"
+        if taken:
+            self.server.uploads[Path(path).name] = body
+        self._answer(204 if taken else 403)
 
     def _answer(self, status: int, body: bytes = b"") -> None:
         self.send_response(status)
@@ -128,7 +141,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(docker: Callable[..., str], tmp_path: Path) -> Iterator[Server]:
+def served(tmp_path: Path) -> Path:
+    """The folder of models and data."""
     folder = tmp_path / "served"
     folder.mkdir()
     rng = np.random.default_rng(1)
@@ -136,43 +150,70 @@ def server(docker: Callable[..., str], tmp_path: Path) -> Iterator[Server]:
     live = pd.DataFrame({"era": "X", "feature_a": rng.random(200)}, ids)
     live.to_parquet(folder / "live.parquet")
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    for model in (good, raises, invalid, hog, hangs, segfault, misses, meddles, nosy):
+    for model in (good, raises, invalid, hog, hangs, segfault, misses, meddles, nosy, slow):
         (folder / f"{model.__name__}.pkl").write_bytes(cloudpickle.dumps(model))
-    gateway = docker("network", "inspect", "--format={{(index .IPAM.Config 0).Gateway}}", "bridge")
-    server = Server(folder, gateway.strip())
+    return folder
+
+
+@contextmanager
+def serving(folder: Path, address: str) -> Iterator[Server]:
+    server = Server(folder, address)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def server(docker: Callable[..., str], served: Path) -> Iterator[Server]:
+    gateway = docker("network", "inspect", "--format={{(index .IPAM.Config 0).Gateway}}", "bridge")
+    with serving(served, gateway.strip()) as server:
+        yield server
+
+
+def line(server: Server, image: str, name: str, code: int, uploads: bool) -> dict[str, Any]:
+    """What the manifest says of a model."""
+    model = "good" if name in ("heals", "refused") else name.partition("-")[0]
+    entry: dict[str, Any] = {
+        "name": name,
+        "image": image,
+        "model": f"{server.url}/{model}.pkl?{SECRET}",
+        "dataset": f"{server.url}/live.parquet?{SECRET}-{name}",
+        # No model takes them.
+        "benchmarks": f"{server.url}/gone.parquet",
+        "limits": {"memory": "1GB", "timeout": "300" if name != "hangs" else "3"},
+    }
+    if name == "not-here":
+        entry["model"] = "/gone/model.pkl"
+    if uploads:
+        path = f"ok/{name}" if code == 0 and name != "heals" else name
+        entry |= {"post_url": f"{server.url}/{path}", "post_data": f"key=a&policy={SECRET}"}
+    return entry
 
 
 @pytest.fixture
 def manifest(server: Server, docker_image: str, tmp_path: Path) -> Path:
-    def line(name: str) -> dict[str, Any]:
-        model = "good" if name in ("heals", "refused") else name.partition("-")[0]
-        entry: dict[str, Any] = {
-            "name": name,
-            "image": docker_image,
-            "model": f"{server.url}/{model}.pkl?{SECRET}",
-            "dataset": f"{server.url}/live.parquet?{SECRET}-{name}",
-            # No model takes them.
-            "benchmarks": f"{server.url}/gone.parquet",
-            "limits": {"memory": "1GB", "timeout": "300" if name != "hangs" else "3"},
-        }
-        if name == "not-here":
-            entry["model"] = "/gone/model.pkl"
-        if name in ("good-0", "heals", "nosy", "refused"):
-            path = f"ok/{name}" if CODES[name] == 0 and name != "heals" else name
-            entry |= {"post_url": f"{server.url}/{path}", "post_data": f"key=a&policy={SECRET}"}
-        return entry
+    uploaded = ("good-0", "heals", "nosy", "refused")
+    lines = [
+        line(server, docker_image, name, code, name in uploaded) for name, code in CODES.items()
+    ]
+    return written(tmp_path, lines)
 
-    path = tmp_path / "round.jsonl"
-    path.write_text("".join(json.dumps(line(name)) + "\n" for name in CODES))
+
+def written(folder: Path, lines: list[dict[str, Any]]) -> Path:
+    path = folder / "round.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
 
-def fleet(*args: object) -> subprocess.Popen[str]:
+def fleet(*args: object, **env: str) -> subprocess.Popen[str]:
     argv = (*FLEET, *map(str, args))
-    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    env = {**os.environ, **env}
+    return subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+    )
 
 
 def test_a_round_with_faults_of_each_kind(manifest, server, docker, docker_image, tmp_path):
@@ -230,6 +271,70 @@ def test_a_round_with_faults_of_each_kind(manifest, server, docker, docker_image
     table = pq.read_table(tmp_path / "predictions.parquet")
     assert table.column_names == ["id", "good-1", "good-2", "good-3"]
     assert table.num_rows == 200
+
+
+def test_a_round_on_a_swarm_whose_submitter_and_node_die(archive, docker_image, served, tmp_path):
+    if os.geteuid() != 0 or not shutil.which("nsenter"):
+        pytest.skip("three engines on one machine want root and nsenter")
+    codes = {name: code for name, code in CODES.items() if name != "meddles"}
+    codes |= {f"slow-{number}": 0 for number in range(8)}
+    folder = tmp_path / "round"
+    journal = folder / "journal.jsonl"
+    with swarm_bed.swarm(3, [archive]) as nodes, serving(served, swarm_bed.GATEWAY) as server:
+        manager, _, doomed = nodes
+        lines = [line(server, docker_image, name, code, True) for name, code in codes.items()]
+        run = ("run", "--swarm", written(tmp_path, lines), "--folder", folder, "--retries=1")
+
+        def until_ended(count: int, submitter: subprocess.Popen[str]) -> None:
+            while not journal.exists() or journal.read_text().count('"ended"') < count:
+                assert submitter.poll() is None, submitter.communicate()
+                time.sleep(0.05)
+
+        with fleet(*run, DOCKER_HOST=manager.host) as killed:
+            until_ended(3, killed)
+            killed.send_signal(signal.SIGKILL)
+        services = manager.docker("service", "ls", "--quiet").split()
+        described = manager.docker("service", "inspect", *services)
+        done = fleet(*run, DOCKER_HOST=manager.host)
+        until_ended(8, done)
+        while not doomed.docker("ps", "--quiet"):
+            assert done.poll() is None
+        doomed.die()
+        said, log = done.communicate()
+        left = manager.docker("service", "ls", "--quiet") + manager.docker(
+            "secret", "ls", "--quiet"
+        )
+        alone = manager.docker(
+            *("run", "--rm", "-v", f"{served}:/in:ro", "-v", f"{tmp_path}:/alone", "--user=0"),
+            *(docker_image, "--model=/in/good.pkl", "--dataset=/in/live.parquet"),
+            "--output_dir=/alone",
+        )
+    assert done.returncode == 3, log
+    found = {row["name"]: row for row in pq.read_table(folder / "results.parquet").to_pylist()}
+    assert {name: row["code"] for name, row in found.items()} == codes, log
+    lost = {name for name in codes if f"{name}: lost, is tried again" in log}
+    assert lost, log
+    assert {name: row["tries"] for name, row in found.items()} == {
+        name: 1 + (name in lost or name in ("gone", "refused", "heals")) for name in codes
+    }
+    for name, row in found.items():
+        assert row["message"] or not row["code"], name
+        if row["code"] == 0 and name not in lost | {"heals"}:
+            assert server.seen[f"POST /ok/{name}"] == 1, name
+    (single,) = tmp_path.glob("live_predictions-*.csv")
+    for name in (*(f"good-{number}" for number in range(4)), "nosy", "heals", "slow-0"):
+        assert single.read_bytes() in server.uploads[name], name
+    assert not left
+    for text in (described, said, log, alone):
+        assert SECRET not in text
+
+
+def test_a_swarm_wants_to_know_where_predictions_go(tmp_path):
+    entry = {"name": "a", "python": "3.11", "model": "https://x.example/m.pkl"}
+    done = fleet("run", "--swarm", written(tmp_path, [entry]))
+    _, log = done.communicate()
+    assert done.returncode == 2
+    assert "a: without post_url" in log and "--output_dir" in log
 
 
 def test_a_wrong_manifest_starts_nothing(tmp_path):

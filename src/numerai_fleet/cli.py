@@ -15,6 +15,7 @@ from numerai_fleet import collect, manifest
 from numerai_fleet.engines.base import Engine, EngineError
 from numerai_fleet.engines.docker import Docker
 from numerai_fleet.engines.local import Limits
+from numerai_fleet.engines.swarm import Swarm
 from numerai_fleet.follow import Follow
 from numerai_fleet.journal import FolderInUse, Journal
 from numerai_fleet.manifest import ManifestError, Model
@@ -46,6 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     models = manifest.load(args.manifest, args.registry)
+    if args.swarm and args.output_dir is None:
+        _check_uploads(models)
     folder = _folder(args)
     kept = folder / "manifest.jsonl"
     journal = Journal(folder)
@@ -96,9 +99,9 @@ def _parser() -> argparse.ArgumentParser:
 
     running = commands.add_parser(
         "run",
-        help="run a manifest's models on this machine's Docker engine",
-        description="Runs all models of a manifest on this machine's Docker engine, some at a time. Started "
-        "again with the same folder it goes on where it was.",
+        help="run a manifest's models on this machine's Docker engine, or on a Swarm",
+        description="Runs all models of a manifest on this machine's Docker engine, some at a time, or on a "
+        "Docker Swarm. Started again with the same folder it goes on where it was.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -118,6 +121,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="how often a model is tried again after a platform's fault: a download, an upload, a lost "
         "container (default: %(default)s)",
+    )
+    running.add_argument(
+        "--output_dir",
+        type=Path,
+        metavar="DIR",
+        help="with --swarm: a folder that all nodes see at this path, for predictions that are not uploaded "
+        "(default: all models need post_url)",
     )
     _add_engine(running)
     running.set_defaults(command=run)
@@ -147,16 +157,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "--swarm",
+        action="store_true",
+        help="on the Docker Swarm that the engine manages, instead of this machine alone",
+    )
+    parser.add_argument(
         "--parallel",
         type=int,
         metavar="N",
-        help="models at once (default: as many as this machine has processors and memory for)",
+        help="models at once (default: as many as this machine has processors and memory for; twice as "
+        "many as a Swarm's nodes have processors, because Swarm places them itself)",
     )
     parser.add_argument(
         "--network",
-        default="bridge",
         metavar="NAME",
-        help="Docker's network that containers are in; host is this machine's own (default: %(default)s)",
+        help="Docker's network that containers are in; host is their machine's own (default: bridge)",
     )
     parser.add_argument(
         "--limits",
@@ -178,7 +193,11 @@ def _add_registry(parser: argparse.ArgumentParser) -> None:
 
 
 def _engine(folder: Path, args: argparse.Namespace) -> Engine:
-    return Docker(folder, Limits(args.limits), args.parallel, args.network)
+    limits = Limits(args.limits)
+    if args.swarm:
+        output_dir = getattr(args, "output_dir", None)
+        return Swarm(folder, limits, args.parallel, args.network, output_dir)
+    return Docker(folder, limits, args.parallel, args.network or "bridge")
 
 
 def _folder(args: argparse.Namespace) -> Path:
@@ -193,6 +212,16 @@ def _existing(folder: Path) -> Path:
     if not (folder / "journal.jsonl").exists():
         raise ManifestError(f"{folder} is no run's folder: it has no journal.jsonl")
     return folder
+
+
+def _check_uploads(models: Sequence[Model]) -> None:
+    kept = [model.name for model in models if "post_url" not in model.entry]
+    if kept:
+        more = f" and {len(kept) - 5} more" if len(kept) > 5 else ""
+        raise ManifestError(
+            f"{', '.join(kept[:5])}{more}: without post_url the predictions would stay on a node; give "
+            "--output_dir, a folder that all nodes see"
+        )
 
 
 def _keep(path: Path, models: Sequence[Model]) -> None:

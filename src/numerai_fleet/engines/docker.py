@@ -45,7 +45,7 @@ class Docker:
         self.network = network
         self.parallel = parallel or os.cpu_count() or 1
         self.workshop = Workshop(folder, self._fetch)
-        self.run = _run_id(folder)
+        self.run = run_id(folder)
         self._running = 0
         self._images: set[str] = set()
         self._told: list[Container] = []
@@ -139,7 +139,7 @@ class Docker:
                 cap_add=CAPABILITIES,
                 security_opt=["no-new-privileges"],
                 mem_limit=memory + BESIDE,
-                environment=_passed_on(),
+                environment=passed_on(),
             )
         except APIError as error:
             raise EngineError(f"{image} cannot be started: {error.explanation}") from None
@@ -175,7 +175,7 @@ class Docker:
             given.unlink()
 
 
-def _run_id(folder: Path) -> str:
+def run_id(folder: Path) -> str:
     """What this run's containers are labelled with, the same for all its submitters."""
     path = folder / "run-id"
     if not path.exists():
@@ -183,7 +183,7 @@ def _run_id(folder: Path) -> str:
     return path.read_text()
 
 
-def _passed_on() -> dict[str, str]:
+def passed_on() -> dict[str, str]:
     """How the network is reached from here; none of it is secret, or it would not be in a container's
     description."""
     names = ("NUMERAI_API_URL", "NUMERAI_TRANSFER_SECONDS")

@@ -85,7 +85,7 @@ class Workshop:
         mounts = []
         for flag in ("model", "dataset", "benchmarks", "post_url", "post_data"):
             if flag in entry:
-                entry[flag] = _resolved(model.name, flag, entry[flag])
+                entry[flag] = resolved(model.name, flag, entry[flag])
         for flag in ("dataset", "benchmarks"):
             if path := self._shared(model, entry[flag]):
                 entry[flag] = str(path)
@@ -110,17 +110,7 @@ class Workshop:
             result = json.loads((out / "result.json").read_text())
         except (OSError, ValueError):
             result = None
-        kept = self.folder / "predictions" / f"{name}.csv"
-        for csv in out.glob("live_predictions-*.csv"):
-            os.replace(csv, kept)
-        if result is not None:
-            # Else it was uploaded, and vanished with the container.
-            result["output"] = str(kept) if kept.exists() else None
-            target = self.folder / "results" / f"{name}.json"
-            temporary = target.with_name(f".{target.name}")
-            temporary.write_text(json.dumps(result, indent=2) + "\n")
-            temporary.replace(target)
-        return result
+        return keep(self.folder, name, result, out)
 
     def clear(self, name: str) -> None:
         shutil.rmtree(self.folder / "out" / name, ignore_errors=True)
@@ -151,6 +141,24 @@ class Workshop:
         return self.folder / "data" / hashlib.sha256(address.encode()).hexdigest()[:12]
 
 
+def keep(
+    folder: Path, name: str, result: dict[str, Any] | None, out: Path | None
+) -> dict[str, Any] | None:
+    """Puts a model's result in its place in the run's folder, and what it left in `out`; returns the
+    result, with the place of the predictions."""
+    kept = folder / "predictions" / f"{name}.csv"
+    for csv in out.glob("live_predictions-*.csv") if out else ():
+        shutil.move(csv, kept)
+    if result is not None:
+        # Else it was uploaded, and vanished with the container.
+        result["output"] = str(kept) if kept.exists() else None
+        target = folder / "results" / f"{name}.json"
+        temporary = target.with_name(f".{target.name}")
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
+        temporary.replace(target)
+    return result
+
+
 def machine_memory() -> int:
     """Bytes that can be had now without swapping (proc_meminfo(5): MemAvailable)."""
     lines = Path("/proc/meminfo").read_text().splitlines()
@@ -163,7 +171,7 @@ def _own(model: Model) -> dict[str, str]:
     return model.entry.get("limits", {})
 
 
-def _resolved(name: str, flag: str, value: str | dict[str, str]) -> str:
+def resolved(name: str, flag: str, value: str | dict[str, str]) -> str:
     """The value that a reference names: on this machine, submitter and container are one."""
     if isinstance(value, str):
         return value
