@@ -16,10 +16,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-BRIDGE = "fleet0"
+# Of the switch, a namespace too: the engine of this machine filters what crosses its own bridges.
+SWITCH = "fleet-switch"
 NETWORK = "10.213.7"
 # The machine itself, as nodes and their containers reach it.
 GATEWAY = f"{NETWORK}.1"
@@ -38,18 +40,14 @@ class Node:
         self.address = f"{NETWORK}.{number + 10}"
         self.host = f"unix://{folder}/docker.sock"
         self._folder = folder
-        self._link = f"fleet{number}-up"
         folder.mkdir()
-        _run("ip", "netns", "add", self.name)
-        _run("ip", "link", "add", self._link, "type", "veth", "peer", "eth0", "netns", self.name)
-        _run("ip", "link", "set", self._link, "master", BRIDGE, "up")
-        for words in (
-            f"addr add {self.address}/24 dev eth0",
-            "link set eth0 up",
-            "link set lo up",
-            f"route add default via {GATEWAY}",
-        ):
-            _run("ip", "-n", self.name, *words.split())
+        _ip(f"netns add {self.name}")
+        _ip(f"-n {SWITCH} link add {self.name} type veth peer eth0 netns {self.name}")
+        _ip(f"-n {SWITCH} link set {self.name} master switch up")
+        _ip(f"-n {self.name} addr add {self.address}/24 dev eth0")
+        _ip(f"-n {self.name} link set eth0 up")
+        _ip(f"-n {self.name} link set lo up")
+        _ip(f"-n {self.name} route add default via {GATEWAY}")
         # Not `ip netns exec`: that hides the control groups.
         self._engine = subprocess.Popen(
             (
@@ -57,6 +55,8 @@ class Node:
                 *(f"--host={self.host}", f"--data-root={folder}/data", f"--exec-root={folder}/run"),
                 *(f"--pidfile={folder}/pid", f"--cgroup-parent=/{self.name}"),
             ),
+            # Images were loaded; asking a registry for them first takes each task seconds.
+            env={**os.environ, "DOCKER_SERVICE_PREFER_OFFLINE_IMAGE": "1"},
             stdout=(folder / "log").open("w"),
             stderr=subprocess.STDOUT,
         )
@@ -77,7 +77,7 @@ class Node:
 
     def die(self) -> None:
         """As a machine does: at once, with all that runs on it."""
-        subprocess.run(("ip", "link", "del", self._link), stderr=subprocess.DEVNULL)
+        _ip(f"-n {self.name} link set eth0 down")
         processes = {self._engine.pid}
         for entry in Path("/proc").glob("[0-9]*"):
             try:
@@ -100,7 +100,7 @@ class Node:
             path = line.split()[4]
             if path.startswith(f"{self._folder}/"):
                 subprocess.run(("umount", "--lazy", path))
-        subprocess.run(("ip", "netns", "del", self.name))
+        _ip(f"netns del {self.name}")
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -110,17 +110,24 @@ def swarm(count: int, archives: Sequence[Path]) -> Iterator[list[Node]]:
     with ExitStack() as cleanup:
         folder = Path(tempfile.mkdtemp(prefix="swarm-"))
         cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
-        _run("ip", "link", "add", BRIDGE, "type", "bridge")
-        cleanup.callback(_run, "ip", "link", "del", BRIDGE)
-        _run("ip", "addr", "add", f"{GATEWAY}/24", "dev", BRIDGE)
-        _run("ip", "link", "set", BRIDGE, "up")
+        _clear()
+        _ip(f"netns add {SWITCH}")
+        cleanup.callback(_ip, f"netns del {SWITCH}")
+        _ip(f"-n {SWITCH} link add switch type bridge")
+        _ip(f"-n {SWITCH} link set switch up")
+        _ip(f"link add fleet0 type veth peer fleet0 netns {SWITCH}")
+        _ip(f"-n {SWITCH} link set fleet0 master switch up")
+        _ip(f"addr add {GATEWAY}/24 dev fleet0")
+        _ip("link set fleet0 up")
         nodes: list[Node] = []
         for number in range(count):
             node = Node(number, folder / str(number))
             cleanup.callback(node.remove)
             nodes.append(node)
+        with ThreadPoolExecutor() as pool:
             for archive in archives:
-                node.docker("load", "--quiet", "--input", archive)
+                load = ("load", "--quiet", "--input", archive)
+                list(pool.map(lambda node: node.docker(*load), nodes))  # noqa: B023
         manager = nodes[0]
         manager.docker("swarm", "init", "--advertise-addr", manager.address)
         token = manager.docker("swarm", "join-token", "--quiet", "worker").strip()
@@ -130,8 +137,19 @@ def swarm(count: int, archives: Sequence[Path]) -> Iterator[list[Node]]:
         yield nodes
 
 
-def _run(*argv: str) -> None:
-    subprocess.run(argv, check=True)
+def _clear() -> None:
+    """What a bed left behind that was killed."""
+    if Path("/sys/class/net/fleet0").exists():
+        _ip("link del fleet0")
+    for name in (path.name for path in Path("/run/netns").glob("fleet-*")):
+        for process in _ip(f"netns pids {name}").split():
+            os.kill(int(process), signal.SIGKILL)
+        _ip(f"netns del {name}")
+
+
+def _ip(words: str) -> str:
+    argv = ("ip", *words.split())
+    return subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def main() -> None:

@@ -1,17 +1,20 @@
-"""Docker Swarm: a job for each model, which Swarm places on a node that has room.
+"""Docker Swarm: a service for each model, which Swarm places on a node that has room, and runs once.
 
-What was seen of jobs on Docker 20.10, and is dealt with here:
-- a job starts a failed task again, for ever; only a long delay stops it (RestartPolicy);
-- tasks of a node that died stay "running", and are not started elsewhere: the node's state tells.
+What was seen on Docker 20.10, and is dealt with here:
+- a replicated job starts a failed task again, for ever, and such a task keeps its processor after the
+  job was removed, until no node has room; hence services of one replica, and no restarts;
+- tasks of a node that died stay "running", and are not started elsewhere: the node's state tells;
+- the log of a task that ended there never comes, and never ends.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import docker
 import requests
@@ -36,13 +39,27 @@ MANIFEST = "numerai-manifest"  # in /run/secrets
 CACHE = "/cache"
 # The tasks' states that are an end (docker.com, "Swarm task states").
 ENDS = ("complete", "failed", "shutdown", "rejected", "orphaned", "remove")
-YEAR = 365 * 24 * 3600 * 10**9  # nanoseconds
 CPU = 10**9  # nanoCPUs
-# Seconds in which a manager has to answer, and a node to hand over a log.
+# Seconds in which a manager has to answer; for one look at a log; in which a log has to come.
 PATIENCE = 30
-LOG_PATIENCE = 10
+LOG_SECONDS = 5
+LOG_PATIENCE = 20
 
 Answer = TypeVar("Answer")
+
+
+class _Try(NamedTuple):
+    """One that ended.
+
+    Args:
+        ended: without a result.
+        service: its ID.
+        has_log: False where its node is gone, or no container of it ever ran.
+    """
+
+    ended: Ended
+    service: str
+    has_log: bool
 
 
 class Swarm:
@@ -64,7 +81,6 @@ class Swarm:
     ) -> None:
         try:
             self.client = docker.from_env(timeout=PATIENCE)
-            self._logs = docker.from_env(timeout=LOG_PATIENCE)
             state = self.client.info()["Swarm"]
         except DockerException as error:
             raise EngineError(f"no Docker engine answers ({error}).") from None
@@ -83,10 +99,11 @@ class Swarm:
         self.run = run_id(folder)
         self._outstanding = 0
         self._told: list[str] = []
+        self._first_asked: dict[str, float] = {}
         self._refused: list[Ended] = []
 
     def running(self) -> set[str]:
-        ended = {end.name for end, _ in self._ends()}
+        ended = {each.ended.name for each in self._tries()}
         return {service["Spec"]["Labels"][MODEL] for service in self._services()} - ended
 
     def room(self) -> int:
@@ -106,54 +123,56 @@ class Swarm:
     def ended(self) -> list[Ended]:
         for service in self._told:
             self._remove(service)
-        ends = self._ends()
-        self._outstanding = len(self._services()) - len(ends)
-        self._told, refused, self._refused = [service for _, service in ends], self._refused, []
-        return [*refused, *(self._with_result(end, service) for end, service in ends)]
+            self._first_asked.pop(service, None)
+        tries = self._tries()
+        self._outstanding = len(self._services()) - len(tries)
+        told, self._refused, self._told = self._refused, [], []
+        for each in tries:
+            result = self._result(each) if each.has_log else None
+            if result is not None or not each.has_log or self._waited_for(each.service):
+                name = each.ended.name
+                out = self.output_dir / name if self.output_dir else None
+                told.append(each.ended._replace(result=keep(self.folder, name, result, out)))
+                self._told.append(each.service)
+        return told
 
     def stop(self) -> None:
         for service in self._services():
             self._remove(service["ID"])
 
-    def _ends(self) -> list[tuple[Ended, str]]:
-        """The tries that ended, without their results, each with its service."""
+    def _tries(self) -> list[_Try]:
+        """Those that ended, without their results."""
         states = {node["ID"]: node["Status"]["State"] for node in self._ask(self.client.api.nodes)}
         services = {service["ID"]: service for service in self._services()}
         filters = {"label": f"{RUN}={self.run}"}
-        found: dict[str, tuple[Ended, str]] = {}
+        found: dict[str, _Try] = {}
         for task in self._ask(self.client.api.tasks, filters):
             service = services.get(task["ServiceID"])
             down = states.get(task.get("NodeID", "")) == "down"
             if service is None or not (down or task["Status"]["State"] in ENDS):
                 continue
-            name = service["Spec"]["Labels"][MODEL]
-            found.setdefault(service["ID"], (_end(name, task), service["ID"]))
+            ended = _ended(service["Spec"]["Labels"][MODEL], task)
+            has_log = ended.code is not None and not down
+            found.setdefault(service["ID"], _Try(ended, service["ID"], has_log))
         return list(found.values())
 
-    def _with_result(self, end: Ended, service: str) -> Ended:
-        # A node that is gone has the log as well.
-        result = self._result(service, end.name) if end.code is not None else None
-        out = self.output_dir / end.name if self.output_dir else None
-        return end._replace(result=keep(self.folder, end.name, result, out))
+    def _result(self, tried: _Try) -> dict[str, Any] | None:
+        """The last line of its standard output; None as long as there is none."""
+        # Docker's client sets no limit to the time that a log may take.
+        api = self.client.api
+        address = f"{api.base_url}/v{api.api_version}/services/{tried.service}/logs"
+        try:
+            answer = api.get(address, params={"stdout": 1}, timeout=LOG_SECONDS)
+            result = json.loads(_payload(answer.content).strip().rpartition(b"\n")[2])
+        except (requests.RequestException, ValueError):
+            return None
+        named = isinstance(result, dict) and result.get("entry") == tried.ended.name
+        return result if named else None
 
-    def _result(self, service: str, name: str) -> dict[str, Any] | None:
-        """The last line of its standard output. The log can come after the task's end."""
-
-        def read() -> dict[str, Any] | None:
-            try:
-                log = b"".join(self._logs.api.service_logs(service, stdout=True, stderr=False))
-                result = json.loads(log.strip().rpartition(b"\n")[2])
-            except (DockerException, requests.RequestException, ValueError):
-                return None
-            return result if isinstance(result, dict) and result.get("entry") == name else None
-
-        again = tenacity.Retrying(
-            retry=tenacity.retry_if_result(lambda result: result is None),
-            wait=tenacity.wait_fixed(0.5),
-            stop=tenacity.stop_after_attempt(4),
-            retry_error_callback=lambda state: None,
-        )
-        return again(read)
+    def _waited_for(self, service: str) -> bool:
+        """Whether its log was asked for long enough: it can come after the task's end."""
+        first = self._first_asked.setdefault(service, time.monotonic())
+        return time.monotonic() >= first + LOG_PATIENCE
 
     def _submit(self, model: Model) -> None:
         name = f"{self.run}-{hashlib.sha256(model.name.encode()).hexdigest()[:12]}"
@@ -199,10 +218,10 @@ class Swarm:
         template = TaskTemplate(
             container,
             resources=Resources(mem_limit=memory, mem_reservation=memory, cpu_reservation=CPU),
-            restart_policy=RestartPolicy("on-failure", delay=YEAR),
+            restart_policy=RestartPolicy("none"),
             networks=[self.network] if self.network else None,
         )
-        mode = ServiceMode("replicated-job", replicas=1, concurrency=1)
+        mode = ServiceMode("replicated", replicas=1)
         self._ask(self.client.api.create_service, template, name, labels, mode)
 
     def _entry(self, model: Model) -> tuple[dict[str, Any], dict[str, tuple[str, str]]]:
@@ -214,7 +233,7 @@ class Swarm:
         named = {}
         for flag in ("model", "dataset", "benchmarks", "post_url", "post_data"):
             value = entry.get(flag)
-            if isinstance(value, Mapping) and "secret" in value:
+            if isinstance(value, dict) and "secret" in value:
                 named[value["secret"]] = self._named(model.name, flag, value["secret"])
             elif value is not None:
                 entry[flag] = resolved(model.name, flag, value)
@@ -273,7 +292,7 @@ class Swarm:
             raise EngineError(f"the Swarm manager does not answer any more: {error}") from None
 
 
-def _end(name: str, task: dict[str, Any]) -> Ended:
+def _ended(name: str, task: dict[str, Any]) -> Ended:
     status = task["Status"]
     if status["State"] not in ENDS:
         return Ended(name, None, message="its node is gone", key=task["ID"])
@@ -281,3 +300,14 @@ def _end(name: str, task: dict[str, Any]) -> Ended:
     if status["State"] != "failed":
         code = 0 if status["State"] == "complete" else None
     return Ended(name, code, message=status.get("Err", ""), key=task["ID"])
+
+
+def _payload(log: bytes) -> bytes:
+    """What a log's frames hold: each has a head of 8 bytes, the last 4 its length (Docker's API,
+    "Stream format")."""
+    found = []
+    while log:
+        end = 8 + int.from_bytes(log[4:8], "big")
+        found.append(log[8:end])
+        log = log[end:]
+    return b"".join(found)
