@@ -273,17 +273,50 @@ def test_a_round_with_faults_of_each_kind(manifest, server, docker, docker_image
     assert table.num_rows == 200
 
 
-def test_a_round_on_a_swarm_whose_submitter_and_node_die(archive, docker_image, served, tmp_path):
+@pytest.fixture(scope="module")
+def nodes(archive: Path) -> Iterator[list[swarm_bed.Node]]:
     missing = [name for name in ("dockerd", "ip", "nsenter") if not shutil.which(name)]
     if os.geteuid() != 0 or missing:
         pytest.skip(f"three engines on one machine want root{' and '.join(['', *missing])}")
+    with swarm_bed.swarm(3, [archive]) as nodes:
+        yield nodes
+
+
+def test_a_swarm_runs_what_was_rendered(nodes, docker_image, served, tmp_path):
+    codes = {"good-0": 0, "good-1": 0, "raises": 1, "refused": 8}
+    with serving(served, swarm_bed.GATEWAY) as server:
+        lines = [line(server, docker_image, name, code, True) for name, code in codes.items()]
+        manifest = written(tmp_path, lines)
+        rendered = fleet("render", "swarm", manifest, "--output", tmp_path, "--name=rendered")
+        assert rendered.wait() == 0, rendered.communicate()
+        assert (tmp_path / "rendered-0.jsonl").stat().st_mode & 0o077 == 0
+        env = {**os.environ, "DOCKER_HOST": nodes[0].host}
+        subprocess.run(("sh", tmp_path / "rendered.sh"), env=env, check=True)
+        described = nodes[0].docker("service", "inspect", "rendered-0")
+        said = ""
+        while said.count('"entry"') < len(codes):
+            said = nodes[0].docker("service", "logs", "rendered-0")
+            time.sleep(0.5)
+        nodes[0].docker("service", "rm", "rendered-0")
+        nodes[0].docker("secret", "rm", *nodes[0].docker("secret", "ls", "--quiet").split())
+    (tmp_path / "log").write_text(said)
+    collected = fleet("collect", manifest, "--logs", tmp_path / "log", "--output", tmp_path / "out")
+    assert collected.wait() == 3
+    found = {row["name"]: row["code"] for row in pq.read_table(tmp_path / "out").to_pylist()}
+    assert found == codes
+    assert server.uploads.keys() == {"good-0", "good-1"}
+    assert SECRET not in described + said
+
+
+# The last one on these nodes.
+def test_a_round_on_a_swarm_whose_submitter_and_node_die(nodes, docker_image, served, tmp_path):
     # They run until the node is dead: its share of them is lost.
     codes = {f"held-{number}": 0 for number in range(6)}
     codes |= {name: code for name, code in CODES.items() if name != "meddles"}
     folder = tmp_path / "round"
     journal = folder / "journal.jsonl"
-    with swarm_bed.swarm(3, [archive]) as nodes, serving(served, swarm_bed.GATEWAY) as server:
-        manager, _, doomed = nodes
+    manager, _, doomed = nodes
+    with serving(served, swarm_bed.GATEWAY) as server:
         lines = [line(server, docker_image, name, code, True) for name, code in codes.items()]
         run = ("run", "--swarm", written(tmp_path, lines), "--folder", folder, "--retries=2")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from numerai_fleet.engines.swarm import Swarm
 from numerai_fleet.follow import Follow
 from numerai_fleet.journal import FolderInUse, Journal
 from numerai_fleet.manifest import ManifestError, Model
+from numerai_fleet.render import aws_batch, kubernetes, swarm
+from numerai_fleet.render.batches import Options
 from numerai_fleet.table import Table
 
 OK, FAILED, USAGE, LOST, INTERRUPTED = 0, 1, 2, 3, 130
@@ -30,6 +33,25 @@ exit codes:
   {LOST}    some were lost by the platform's fault, after all tries
   {INTERRUPTED}  interrupted: what runs goes on; the same command takes it over
 """
+
+DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+# By name: what writes the files, and what they are.
+RENDERED: dict[str, tuple[Callable[..., dict[str, str]], str]] = {
+    "kubernetes": (
+        lambda models, options, args: kubernetes.files(models, options),
+        "Secrets, Indexed Jobs and a NetworkPolicy for `kubectl apply`",
+    ),
+    "aws-batch": (
+        lambda models, options, args: aws_batch.files(
+            models, options, args.manifests, args.execution_role, args.queue
+        ),
+        "manifests, job definitions and array jobs for `aws batch`",
+    ),
+    "swarm": (
+        lambda models, options, args: swarm.files(models, options),
+        "manifests, and a script that makes replicated jobs of them",
+    ),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,13 +94,20 @@ def stop(args: argparse.Namespace) -> int:
 
 
 def gather(args: argparse.Namespace) -> int:
-    folder = _existing(args.folder)
-    models = manifest.load(str(folder / "manifest.jsonl"), args.registry)
-    journal = Journal(folder)
-    journal.close()
-    found = list(collect.rows(models, journal.records))
+    if args.logs:
+        models = manifest.load(str(args.folder), args.registry)
+        records = collect.from_logs(args.logs.read_text(errors="replace"))
+        output = Path("results.parquet")
+    else:
+        folder = _existing(args.folder)
+        models = manifest.load(str(folder / "manifest.jsonl"), args.registry)
+        journal = Journal(folder)
+        journal.close()
+        records = journal.records
+        output = folder / "results.parquet"
+    found = list(collect.rows(models, records))
     try:
-        collect.write(found, args.output or folder / "results.parquet")
+        collect.write(found, args.output or output)
         if args.predictions:
             pq.write_table(collect.predictions(found), args.predictions)
     except OSError as error:
@@ -86,6 +115,17 @@ def gather(args: argparse.Namespace) -> int:
         return USAGE
     print(collect.summary(found))
     return _exit_code(found)
+
+
+def describe(args: argparse.Namespace) -> int:
+    """Writes an engine's description of a manifest's models."""
+    models = manifest.load(args.manifest, args.registry)
+    files = args.files(models, _options(args), args)
+    args.output.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        _write_private(args.output / name, text)
+        print(args.output / name)
+    return OK
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -135,9 +175,20 @@ def _parser() -> argparse.ArgumentParser:
     gathering = commands.add_parser(
         "collect", help="write a run's results as one Parquet file, and say what they come to"
     )
-    gathering.add_argument("folder", type=Path, metavar="DIR", help="the run's folder")
     gathering.add_argument(
-        "--output", type=Path, metavar="FILE", help="(default: DIR/results.parquet)"
+        "folder",
+        type=Path,
+        metavar="DIR|MANIFEST",
+        help="the run's folder; the manifest with --logs",
+    )
+    gathering.add_argument(
+        "--logs",
+        type=Path,
+        metavar="FILE",
+        help="what containers said that `run` did not start: their logs, one after the other",
+    )
+    gathering.add_argument(
+        "--output", type=Path, metavar="FILE", help="(default: results.parquet in DIR, or here)"
     )
     gathering.add_argument(
         "--predictions",
@@ -148,11 +199,76 @@ def _parser() -> argparse.ArgumentParser:
     _add_registry(gathering)
     gathering.set_defaults(command=gather)
 
+    _add_render(commands)
+
     stopping = commands.add_parser("stop", help="cancel what an interrupted run left running")
     stopping.add_argument("folder", type=Path, metavar="DIR", help="the run's folder")
     _add_engine(stopping)
     stopping.set_defaults(command=stop)
     return parser
+
+
+def _add_render(commands: Any) -> None:
+    rendering = commands.add_parser(
+        "render",
+        help="describe a manifest's models to Kubernetes, AWS Batch or Swarm, to be submitted by hand",
+    )
+    engines = rendering.add_subparsers(required=True, metavar="ENGINE")
+    for name, (files, what) in RENDERED.items():
+        engine = engines.add_parser(
+            name,
+            help=what,
+            description=f"Writes {what}. Whoever can read the files can read the manifest's secrets.",
+        )
+        engine.add_argument("manifest", metavar="MANIFEST", help="JSON Lines; - is standard input")
+        engine.add_argument(
+            "--output", type=Path, metavar="DIR", default=Path("."), help="(default: here)"
+        )
+        engine.add_argument(
+            "--name", default="round", help="what all names begin with (default: %(default)s)"
+        )
+        engine.add_argument(
+            "--parallel",
+            type=int,
+            metavar="N",
+            help="models of an array at once (default: the engine's; twice a Swarm's nodes)",
+        )
+        engine.add_argument(
+            "--cache_dir", metavar="DIR", help="keeps live data on each node (default: no)"
+        )
+        if name != "swarm":
+            _add_trying_again(engine)
+        _add_limits(engine)
+        _add_registry(engine)
+        engine.set_defaults(command=describe, files=files)
+    aws = engines.choices["aws-batch"]
+    aws.add_argument(
+        "--manifests",
+        required=True,
+        metavar="ARN",
+        help="a secret in Secrets Manager with the address of each batch's manifest, by batches' names",
+    )
+    aws.add_argument(
+        "--execution_role", required=True, metavar="ARN", help="the role that may read it"
+    )
+    aws.add_argument("--queue", required=True, help="the job queue's name or ARN")
+
+
+def _add_trying_again(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--retries",
+        type=int,
+        default=2,
+        metavar="N",
+        help="how often a model is tried again after the platform's fault (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--deadline",
+        type=int,
+        default=1800,
+        metavar="SECONDS",
+        help="for one try, download and upload included (default: %(default)s)",
+    )
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
@@ -173,6 +289,11 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="Docker's network that containers are in; host is their machine's own (default: bridge)",
     )
+    _add_limits(parser)
+    _add_registry(parser)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limits",
         choices=["none", "numerai"],
@@ -180,7 +301,6 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         help="what a model may take unless its line says otherwise; numerai is 1 CPU, 4 GB, 10 minutes "
         "(default: %(default)s)",
     )
-    _add_registry(parser)
 
 
 def _add_registry(parser: argparse.ArgumentParser) -> None:
@@ -190,6 +310,14 @@ def _add_registry(parser: argparse.ArgumentParser) -> None:
         metavar="HOST/PATH",
         help="where the images are that a line's python chooses (default: on this machine)",
     )
+
+
+def _options(args: argparse.Namespace) -> Options:
+    given = {key: getattr(args, key) for key in ("retries", "deadline") if hasattr(args, key)}
+    if not DNS_LABEL.fullmatch(args.name):
+        raise ManifestError(f"--name {args.name}: lower-case letters, digits and - make a name")
+    limits = Limits(args.limits)
+    return Options(args.name, limits, parallel=args.parallel, cache_dir=args.cache_dir, **given)
 
 
 def _engine(folder: Path, args: argparse.Namespace) -> Engine:
@@ -225,10 +353,15 @@ def _check_uploads(models: Sequence[Model]) -> None:
 
 
 def _keep(path: Path, models: Sequence[Model]) -> None:
-    """Keeps the manifest, for `collect`; secrets and all, hence for nobody else to read."""
+    """Keeps the manifest, for `collect`."""
+    _write_private(path, manifest.dump(models))
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Secrets and all, hence for nobody else to read."""
     new = path.with_name(f".{path.name}")
     new.touch(0o600)
-    new.write_text(manifest.dump(models))
+    new.write_text(text)
     shutil.move(new, path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -53,6 +54,22 @@ def rows(models: Sequence[Model], records: Mapping[str, Record]) -> Iterator[dic
             "peak_memory": result.get("peak_memory"),
             "output": result.get("output"),
         }
+
+
+def from_logs(text: str) -> dict[str, Record]:
+    """What `--result=-` said on standard output, by the models' names; other lines are passed over.
+    An engine may put its own words before a line."""
+    records: dict[str, Record] = {}
+    for line in text.splitlines():
+        try:
+            result = json.loads(line[line.index("{") :])
+        except ValueError:
+            continue
+        if isinstance(result, dict) and {"entry", "code", "phases"} <= result.keys():
+            tries = records.get(result["entry"], Record()).tries + 1
+            seconds = sum(result["phases"].values())
+            records[result["entry"]] = Record(tries, True, result["code"], result, seconds=seconds)
+    return records
 
 
 def write(found: Sequence[dict[str, Any]], path: Path) -> None:
