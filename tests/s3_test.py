@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -123,9 +123,9 @@ def live(address: Callable[..., str]) -> str:
 def predict(tmp_path: Path, live: str) -> Callable[..., Done]:
     """Runs the predictor on the bucket's live data."""
 
-    def predict(model: str, *post: object) -> Done:
+    def predict(model: str, *post: object, dataset: str = live, flags: Sequence[str] = ()) -> Done:
         argv = [sys.executable, "-m", "numerai_predict", "--debug", f"--output_dir={tmp_path}"]
-        argv += [f"--model={model}", f"--dataset={live}"]
+        argv += [f"--model={model}", f"--dataset={dataset}", *flags]
         if post:
             url, fields = post
             argv += [f"--post_url={url}", f"--post_data={urlencode(fields)}"]  # type: ignore[arg-type]
@@ -147,6 +147,28 @@ def test_the_model_comes_from_s3_and_the_predictions_go_there(
     assert boto3("get_object", Bucket=bucket, Key="of user/out.csv") == csv.read_text()
     predictions = pd.read_csv(csv, index_col="id")
     pd.testing.assert_frame_equal(predictions, first_feature(LIVE))
+
+
+def test_cached_data_is_downloaded_again_when_it_changed(predict, address, boto3, bucket, tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+
+    def log(data: pd.DataFrame | None = None) -> str:
+        if data is not None:
+            data.to_parquet(tmp_path / "cached.parquet")
+            file = str(tmp_path / "cached.parquet")
+            boto3("upload_file", Filename=file, Bucket=bucket, Key="of user/cached.parquet")
+        # Signed anew each time.
+        presigned = address("cached.parquet", expires_in=600 + len(list(cache.rglob("*"))))
+        done = predict(address("model 1.pkl"), dataset=presigned, flags=[f"--cache_dir={cache}"])
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert "Downloaded cached.parquet" in log(LIVE)
+    again = log()
+    assert "cached.parquet is still the server's" in again
+    assert "Downloaded cached.parquet" not in again
+    assert "Predicted 3 rows" in log(LIVE[:3])
 
 
 def changed(text: str) -> str:

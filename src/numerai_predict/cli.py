@@ -200,8 +200,8 @@ def _parser() -> argparse.ArgumentParser:
         "--cache_dir",
         type=Path,
         metavar="DIR",
-        help="folder that keeps NumerAPI's datasets for further runs in the same round "
-        "(default: downloads are not reused)",
+        help="folder that keeps datasets for further runs: NumerAPI's during their round, those of a URL "
+        "as long as its server has no other (default: downloads are not reused)",
     )
     parser.add_argument(
         "--post_url",

@@ -159,6 +159,9 @@ class Server:
         self.received.append(Received(request.command, request.path, headers, body))
         answers = self.answers.get(request.path.partition("?")[0], [s3_error(404, "NoSuchKey")])
         answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        known = headers.get("If-None-Match"), headers.get("If-Modified-Since")
+        if answer.headers.get("ETag", answer.headers.get("Last-Modified", ())) in known:
+            answer = Answer(status=304)
         request.send_response(answer.status)
         for name, value in answer.headers.items():
             request.send_header(name, value)

@@ -53,7 +53,8 @@ def fetch_dataset(dataset: str, output_dir: Path, cache_dir: Path | None = None)
         dataset: a local path, an http(s) URL, or the name of a NumerAPI dataset such as
             `v5.2/live.parquet`, which is used where no local file has that name.
         output_dir: where downloads go; a NumerAPI dataset to its name below it.
-        cache_dir: where NumerAPI datasets go instead, to be used again during their round.
+        cache_dir: where datasets go instead, to be used again: NumerAPI's during their round, those
+            of a URL as long as its server says that it has no other.
 
     Raises:
         DownloadFailed: it cannot be had.
@@ -61,8 +62,7 @@ def fetch_dataset(dataset: str, output_dir: Path, cache_dir: Path | None = None)
             written to.
     """
     if is_url(dataset):
-        name = file_name(dataset)
-        return transfer.download(dataset, output_dir / name, what=name)
+        return _fetch_url(dataset, output_dir, cache_dir)
     if Path(dataset).is_file():
         return Path(dataset)
     if looks_local(dataset):
@@ -80,6 +80,18 @@ def fetch_dataset(dataset: str, output_dir: Path, cache_dir: Path | None = None)
         else:
             return cache.get(cache_dir, number, name, fetch)
     return fetch(output_dir / name)
+
+
+def _fetch_url(url: str, output_dir: Path, cache_dir: Path | None) -> Path:
+    name = file_name(url)
+    if cache_dir is None:
+        return transfer.download(url, output_dir / name, what=name)
+
+    def refresh(target: Path, validator: str) -> str:
+        return transfer.refresh(url, target, validator, what=name)
+
+    # A presigned address has a new query every time.
+    return cache.get_current(cache_dir, url.partition("?")[0], name, refresh)
 
 
 def dataset_url(dataset: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -191,3 +192,76 @@ def test_a_cache_that_cannot_be_written(numerapi, tmp_path):
     (tmp_path / "cache").touch()
     with pytest.raises(UsageError, match="cannot use the cache in .*/cache: Not a directory"):
         datasets.fetch_dataset(NAME, tmp_path, tmp_path / "cache")
+
+
+ADDRESS = "/live/data.parquet"
+
+
+@pytest.fixture
+def cached_url(server, tmp_path):
+    """Fetches ADDRESS, signed anew, with a cache."""
+    signatures = iter(range(100))
+
+    def fetch() -> bytes:
+        url = f"{server.url}{ADDRESS}?X-Amz-Signature={next(signatures)}"
+        return datasets.fetch_dataset(url, tmp_path / "out", tmp_path / "cache").read_bytes()
+
+    return fetch
+
+
+@pytest.mark.parametrize(
+    "validator, other",
+    [
+        ({"ETag": '"1"'}, {"ETag": '"2"'}),
+        (
+            {"Last-Modified": "Wed, 25 Nov 2026 10:00:00 GMT"},
+            {"Last-Modified": "Wed, 25 Nov 2026 10:00:07 GMT"},
+        ),
+    ],
+)
+def test_a_cached_url_is_downloaded_again_when_it_changed(cached_url, server, validator, other):
+    server.on(ADDRESS, Answer(b"content", headers=validator))
+    assert cached_url() == cached_url() == b"content"
+    server.on(ADDRESS, Answer(b"newer", headers=other))
+    assert cached_url() == cached_url() == b"newer"
+
+
+def test_what_a_server_does_not_vouch_for_is_downloaded_every_time(cached_url, server):
+    for content in (b"one", b"two"):
+        server.on(ADDRESS, Answer(content, headers={"ETag": 'W/"weak"'}))
+        assert cached_url() == content
+
+
+@pytest.mark.parametrize("content", [b"CONTENT", b"", None])
+def test_a_cached_url_that_is_not_whole_is_downloaded_again(cached_url, server, tmp_path, content):
+    server.on(ADDRESS, Answer(b"content", headers={"ETag": '"1"'}))
+    cached_url()
+    (path,) = tmp_path.glob("cache/url-*/data.parquet")
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert cached_url() == b"content"
+
+
+def test_of_many_runs_one_downloads_a_url(cached_url, server):
+    server.on(ADDRESS, Answer(b"content", headers={"ETag": '"1"'}))
+    contents: list[bytes] = []
+    threads = [threading.Thread(target=lambda: contents.append(cached_url())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert contents == [b"content"] * 8
+    given = [request.headers.get("If-None-Match") for request in server.received]
+    assert given == [None, *['"1"'] * 7]
+
+
+def test_urls_that_nobody_uses_leave_the_cache(cached_url, server, tmp_path):
+    server.on(ADDRESS, Answer(b"content"))
+    old = tmp_path / "cache" / "url-0123456789abcdef"
+    other = tmp_path / "cache" / "mine"
+    for folder in (old, other):
+        folder.mkdir(parents=True)
+        os.utime(folder, (0, 0))
+    cached_url()
+    assert other.exists() and not old.exists()

@@ -37,7 +37,7 @@ LONGEST_BACKOFF = 20.0
 SLOW_BYTES, SLOW_SECONDS = 20_000, 20.0
 
 CHUNK = 1 << 17  # bytes
-PARTIAL, RANGE_UNSATISFIABLE = 206, 416
+PARTIAL, NOT_MODIFIED, RANGE_UNSATISFIABLE = 206, 304, 416
 JSON_BYTES = 1 << 20  # the longest answer that is taken for JSON
 
 Result = TypeVar("Result")
@@ -58,6 +58,21 @@ def download(url: str, target: Path, *, what: str) -> Path:
         DownloadFailed: refused, unreachable, too slow or broken off after all tries.
         UsageError: `target` cannot be written, or NUMERAI_TRANSFER_SECONDS is no number.
     """
+    refresh(url, target, "", what=what)
+    return target
+
+
+def refresh(url: str, target: Path, validator: str, *, what: str) -> str:
+    """Download as `download` does, unless `target` is still what the server has.
+
+    Args:
+        validator: of what is in `target` (RFC 9110, 8.8): what an earlier call returned, or "".
+
+    Returns:
+        That of what is there now; "" where the server gives none that can be relied on.
+
+    Raises: as `download`.
+    """
     shown = public_part(url)
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     log.info("Downloading %s from %s", what, shown)
@@ -65,8 +80,11 @@ def download(url: str, target: Path, *, what: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         # "x": nobody's file or link is written through. The mode is that of any new file.
         with Progress(what) as progress, partial.open("xb") as file:
-            fetching = _Download(url, file, progress)
+            fetching = _Download(url, file, progress, validator)
             _repeat(fetching.go_on, f"Download of {what}", lambda: fetching.furthest)
+        if fetching.is_unchanged:
+            log.info("%s is still the server's: %s", what, target)
+            return validator
         os.replace(partial, target)
     except (Fault, Refused) as error:
         raise DownloadFailed(f"cannot download {what} from {shown}: {error}") from None
@@ -77,7 +95,7 @@ def download(url: str, target: Path, *, what: str) -> Path:
             partial.unlink()
     size = target.stat().st_size / 1e6
     log.info("Downloaded %s: %.1f MB in %.1f s to %s", what, size, progress.seconds, target)
-    return target
+    return fetching.validator
 
 
 def upload(csv: Path, url: str, fields: list[tuple[str, str]]) -> None:
@@ -153,12 +171,14 @@ def post_json(url: str, message: object, *, what: str) -> Any:
 class _Download:
     """One download over several tries: each goes on where the one before broke off, if it can."""
 
-    def __init__(self, url: str, file: BinaryIO, progress: Progress) -> None:
+    def __init__(self, url: str, file: BinaryIO, progress: Progress, known: str = "") -> None:
         self.furthest = 0  # bytes that any try came to
+        self.is_unchanged = False  # the server has what `known` is the validator of
         self._url = url
         self._file = file
         self._progress = progress
-        self._validator = ""  # of what is in the file, for If-Range; without one, no try goes on
+        self._known = known
+        self.validator = ""  # of what is in the file, for If-Range; without one, no try goes on
         self._total: int | None = None  # bytes of the whole content as it is sent
         self._received = 0  # of these; the file has more where they were compressed
 
@@ -170,14 +190,20 @@ class _Download:
             Refused: not to be tried again.
         """
         headers = {"Accept-Encoding": "identity"}
-        if not self._validator:
+        accept = [200, PARTIAL, RANGE_UNSATISFIABLE]
+        if not self.validator:
             self._start_over()
+            if self._known:
+                headers |= _unless(self._known)
+                accept.append(NOT_MODIFIED)
         elif self._file.tell():
-            headers |= {"Range": f"bytes={self._file.tell()}-", "If-Range": self._validator}
-        accept = (200, PARTIAL, RANGE_UNSATISFIABLE)
+            headers |= {"Range": f"bytes={self._file.tell()}-", "If-Range": self.validator}
         with web.exchange(
             "GET", self._url, accept=accept, deadline=deadline, headers=headers
         ) as response:
+            if response.status == NOT_MODIFIED:
+                self.is_unchanged = True
+                return
             if response.status == 200:
                 self._start_over(response)
             elif not self._continues(response):
@@ -196,13 +222,13 @@ class _Download:
         """Empty the file; with a response, note what its content is."""
         self._file.seek(0)
         self._file.truncate()
-        self._validator, self._total, self._received = "", None, 0
+        self.validator, self._total, self._received = "", None, 0
         if response is None:
             return
         self._total = _length(response)
         encoded = content.names(response.headers.get("Content-Encoding", ""))
         if not encoded:  # else the file's size is no offset of what is sent
-            self._validator = _validator(response)
+            self.validator = _validator(response)
 
     def _continues(self, response: urllib3.BaseHTTPResponse) -> bool:
         """Whether a partial content begins where the file ends, and belongs to the same whole."""
@@ -211,12 +237,12 @@ class _Download:
         given = re.fullmatch(
             r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip()
         )
-        etag = response.headers.get("ETag", self._validator)
+        etag = response.headers.get("ETag", self.validator)
         return (
             given is not None
             and int(given[1]) == self._file.tell() > 0
             and given[2] in ("*", str(self._total))
-            and (etag == self._validator or not self._validator.startswith('"'))
+            and (etag == self.validator or not self.validator.startswith('"'))
         )
 
     def _receive(self, response: urllib3.BaseHTTPResponse) -> None:
@@ -256,9 +282,14 @@ def _length(response: urllib3.BaseHTTPResponse) -> int | None:
 
 
 def _validator(response: urllib3.BaseHTTPResponse) -> str:
-    """What tells this content from any other one at the same address, for If-Range."""
+    """What tells this content from any other one at the same address."""
     etag = response.headers.get("ETag", "")
     return etag if etag.startswith('"') else response.headers.get("Last-Modified", "")
+
+
+def _unless(validator: str) -> dict[str, str]:
+    name = "If-None-Match" if validator.startswith('"') else "If-Modified-Since"
+    return {name: validator}
 
 
 def _decoder(response: urllib3.BaseHTTPResponse) -> content.Decoder:
