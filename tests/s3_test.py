@@ -168,7 +168,7 @@ def test_cached_data_is_downloaded_again_when_it_changed(predict, address, boto3
     again = log()
     assert "cached.parquet is still the server's" in again
     assert "Downloaded cached.parquet" not in again
-    assert "Predicted 3 rows" in log(LIVE[:3])
+    assert "Downloaded cached.parquet" in log(LIVE[:3])
 
 
 def changed(text: str) -> str:

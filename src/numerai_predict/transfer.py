@@ -190,12 +190,12 @@ class _Download:
             Refused: not to be tried again.
         """
         headers = {"Accept-Encoding": "identity"}
-        accept = [200, PARTIAL, RANGE_UNSATISFIABLE]
+        accept: tuple[int, ...] = (200, PARTIAL, RANGE_UNSATISFIABLE)
         if not self.validator:
             self._start_over()
             if self._known:
                 headers |= _unless(self._known)
-                accept.append(NOT_MODIFIED)
+                accept += (NOT_MODIFIED,)
         elif self._file.tell():
             headers |= {"Range": f"bytes={self._file.tell()}-", "If-Range": self.validator}
         with web.exchange(
