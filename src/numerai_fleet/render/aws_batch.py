@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from numerai_fleet.manifest import Model
-from numerai_fleet.render.batches import PREDICTOR_FLAGS, Batch, Options, batches
+from numerai_fleet.render.batches import CACHE, Batch, Options, batches, flags
 
 MANIFEST = "NUMERAI_PREDICT_MANIFEST"
 # Batch takes five rules at most, the first that fits counts, and of a code only the beginning can be
@@ -62,12 +62,9 @@ def _job(batch: Batch, queue: str) -> dict[str, Any]:
 
 
 def _definition(batch: Batch, options: Options, manifest: str, role: str) -> dict[str, Any]:
-    command = [*PREDICTOR_FLAGS, f"--limits={options.limits.preset}"]
-    if len(batch.models) == 1:
-        # An array has two jobs at least, and a job alone has no index.
-        command.append("--index=0")
     container: dict[str, Any] = {
         "image": batch.image,
+        "command": flags(batch, options),
         "user": "0:0",
         "executionRoleArn": role,
         "readonlyRootFilesystem": True,
@@ -81,14 +78,13 @@ def _definition(batch: Batch, options: Options, manifest: str, role: str) -> dic
         },
     }
     if options.cache_dir:
-        command.append("--cache_dir=/cache")
         container["volumes"] = [{"name": "cache", "host": {"sourcePath": options.cache_dir}}]
-        container["mountPoints"] = [{"sourceVolume": "cache", "containerPath": "/cache"}]
+        container["mountPoints"] = [{"sourceVolume": "cache", "containerPath": CACHE}]
     return {
         "jobDefinitionName": batch.name,
         "type": "container",
         "platformCapabilities": ["EC2"],
         "retryStrategy": {"attempts": 1 + options.retries, "evaluateOnExit": RULES},
         "timeout": {"attemptDurationSeconds": options.deadline},
-        "containerProperties": {**container, "command": command},
+        "containerProperties": container,
     }

@@ -15,7 +15,8 @@ MANIFEST_BYTES = 400_000
 # Kubernetes' and AWS Batch's arrays end there.
 ARRAY = 10_000
 SECRET_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
-PREDICTOR_FLAGS = ("--result=-", "--require-sandbox")
+# Where containers have the datasets' cache.
+CACHE = "/cache"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,17 @@ def batches(models: Sequence[Model], options: Options) -> list[Batch]:
         Batch(f"{options.name}-{number}", image, memory + BESIDE, chunk)
         for number, ((image, memory), chunk) in enumerate(found)
     ]
+
+
+def flags(batch: Batch, options: Options) -> list[str]:
+    """Of the predictor, beside --manifest."""
+    found = ["--result=-", "--require-sandbox", f"--limits={options.limits.preset}"]
+    if len(batch.models) == 1:
+        # AWS has no array of one, and Podman no indices.
+        found.append("--index=0")
+    if options.cache_dir:
+        found.append(f"--cache_dir={CACHE}")
+    return found
 
 
 def named_secrets(batch: Batch) -> list[str]:

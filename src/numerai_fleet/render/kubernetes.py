@@ -16,13 +16,7 @@ import yaml
 from numerai_fleet import verdicts
 from numerai_fleet.engines.docker import CAPABILITIES
 from numerai_fleet.manifest import Model
-from numerai_fleet.render.batches import (
-    PREDICTOR_FLAGS,
-    Batch,
-    Options,
-    batches,
-    named_secrets,
-)
+from numerai_fleet.render.batches import CACHE, Batch, Options, batches, flags, named_secrets
 
 # Addresses of a cloud's own services on its nodes, which hand out the nodes' credentials.
 LINK_LOCAL = {"0.0.0.0/0": "169.254.0.0/16", "::/0": "fe80::/10"}
@@ -112,7 +106,7 @@ def _pod(batch: Batch, secret: str, options: Options) -> dict[str, Any]:
         projected = {"defaultMode": 0o400, "sources": sources}
         volumes.append({"name": "secrets", "projected": projected})
     if options.cache_dir:
-        mounts.append({"name": "cache", "mountPath": "/cache"})
+        mounts.append({"name": "cache", "mountPath": CACHE})
         path = {"path": options.cache_dir, "type": "DirectoryOrCreate"}
         volumes.append({"name": "cache", "hostPath": path})
     return {
@@ -127,15 +121,11 @@ def _pod(batch: Batch, secret: str, options: Options) -> dict[str, Any]:
 
 
 def _container(batch: Batch, options: Options) -> dict[str, Any]:
-    args = ["--manifest=/run/numerai/manifest.jsonl", *PREDICTOR_FLAGS]
-    args.append(f"--limits={options.limits.preset}")
-    if options.cache_dir:
-        args.append("--cache_dir=/cache")
     resources = {"cpu": "1", "memory": str(batch.memory)}
     return {
         "name": "predictor",
         "image": batch.image,
-        "args": args,
+        "args": ["--manifest=/run/numerai/manifest.jsonl", *flags(batch, options)],
         "resources": {"requests": resources, "limits": resources},
         # Root without root's rights but these, with which it makes the model another user, who
         # cannot read the manifest.

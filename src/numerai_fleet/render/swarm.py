@@ -12,13 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from numerai_fleet.engines.docker import CAPABILITIES
 from numerai_fleet.manifest import Model
-from numerai_fleet.render.batches import (
-    PREDICTOR_FLAGS,
-    Batch,
-    Options,
-    batches,
-    named_secrets,
-)
+from numerai_fleet.render.batches import CACHE, Batch, Options, batches, flags, named_secrets
 
 HEAD = """#!/bin/sh
 # Starts the round {name} on the Swarm that this Docker engine manages.
@@ -51,7 +45,7 @@ def _commands(batch: Batch, options: Options) -> Iterator[str]:
     digest = hashlib.sha256(batch.manifest.encode()).hexdigest()[:8]
     secret = f"{batch.name}-{digest}"
     yield f"\n{_line('docker secret create', secret, f'{batch.name}.jsonl')} > /dev/null\n"
-    flags = [
+    settings = [
         *("--detach", "--quiet", "--name", batch.name, "--user=0:0", "--read-only"),
         *("--mode=replicated-job", f"--replicas={len(batch.models)}", f"--restart-delay={NEVER}"),
         *("--cap-drop=ALL", *(f"--cap-add={name}" for name in CAPABILITIES)),
@@ -60,16 +54,10 @@ def _commands(batch: Batch, options: Options) -> Iterator[str]:
         f"--secret=source={secret},target=numerai-manifest,mode=0400",
         *(f"--secret=source={name},target={name},mode=0400" for name in named_secrets(batch)),
     ]
-    command = [
-        batch.image,
-        "--manifest=/run/secrets/numerai-manifest",
-        *PREDICTOR_FLAGS,
-        f"--limits={options.limits.preset}",
-    ]
     if options.cache_dir:
-        flags.append(f"--mount=type=bind,source={options.cache_dir},destination=/cache")
-        command.append("--cache_dir=/cache")
-    create = _line("docker service create", *flags)
+        settings.append(f"--mount=type=bind,source={options.cache_dir},destination={CACHE}")
+    create = _line("docker service create", *settings)
+    command = [batch.image, "--manifest=/run/secrets/numerai-manifest", *flags(batch, options)]
     yield f'{create} \\\n  --max-concurrent="$parallel" \\\n  {shlex.join(command)}\n'
 
 
