@@ -1,5 +1,5 @@
-"""A round of models on this machine's Docker engine, with faults of each kind and a submitter that is
-killed: each model ends once, with its own code, and predicts what it predicts alone."""
+"""A round of models on each engine, with faults of each kind and a submitter that is killed: each model
+ends once, with its own code, and predicts what it predicts alone."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -165,10 +166,69 @@ def serving(folder: Path, address: str) -> Iterator[Server]:
         server.server_close()
 
 
+@dataclass(frozen=True)
+class Pool:
+    """An engine of this machine.
+
+    Args:
+        flags: of numerai-fleet.
+        image: as the engine calls it.
+        address: of this machine, as models reach it.
+        program: calls the engine's own command line, where it has one.
+        env: further variables.
+    """
+
+    flags: tuple[str, ...]
+    image: str
+    address: str
+    program: Callable[..., str] | None
+    env: dict[str, str]
+
+    def containers(self) -> list[str]:
+        if self.program is None:
+            return []
+        return self.program("ps", "-aq", "--filter=label=numerai-fleet.run").split()
+
+
+@pytest.fixture(params=["docker", "podman", "bubblewrap"])
+def pool(request: pytest.FixtureRequest, installed, archive, description, tmp_path) -> Pool:
+    name = request.param
+    image = description["reference"].removesuffix(":latest")
+    flags = (f"--engine={name}", "--network=host")
+    if name == "docker":
+        docker = request.getfixturevalue("docker")
+        request.getfixturevalue("docker_image")
+        gateway = "{{(index .IPAM.Config 0).Gateway}}"
+        address = docker("network", "inspect", f"--format={gateway}", "bridge").strip()
+        return Pool(flags[:1], image, address, docker, {})
+    if name == "bubblewrap":
+        installed("bwrap", "bubblewrap")
+        images = f"--images={archive.parent.parent}"
+        return Pool((*flags, images), image, "127.0.0.1", None, {})
+    podman, env = working_podman(installed("podman", "podman"), tmp_path)
+    podman("load", "--quiet", "--input", archive)
+    return Pool(flags, image, "127.0.0.1", podman, env)
+
+
+def working_podman(podman: Callable[..., str], folder: Path) -> tuple[Callable[..., str], dict]:
+    """Podman prefers crun, which refuses to work where control groups are of both versions."""
+    env = {}
+    if not Path("/sys/fs/cgroup/cgroup.controllers").exists() and shutil.which("runc"):
+        (folder / "containers.conf").write_text('[engine]\nruntime = "runc"\n')
+        env["CONTAINERS_CONF"] = str(folder / "containers.conf")
+
+    def run(*args: object) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in env.items():
+                patch.setenv(name, value)
+            return podman(*args)
+
+    return run, env
+
+
 @pytest.fixture
-def server(docker: Callable[..., str], served: Path) -> Iterator[Server]:
-    gateway = docker("network", "inspect", "--format={{(index .IPAM.Config 0).Gateway}}", "bridge")
-    with serving(served, gateway.strip()) as server:
+def server(pool: Pool, served: Path) -> Iterator[Server]:
+    with serving(served, pool.address) as server:
         yield server
 
 
@@ -194,11 +254,9 @@ def line(server: Server, image: str, name: str, code: int, uploads: bool) -> dic
 
 
 @pytest.fixture
-def manifest(server: Server, docker_image: str, tmp_path: Path) -> Path:
+def manifest(server: Server, pool: Pool, tmp_path: Path) -> Path:
     uploaded = ("good-0", "heals", "nosy", "refused")
-    lines = [
-        line(server, docker_image, name, code, name in uploaded) for name, code in CODES.items()
-    ]
+    lines = [line(server, pool.image, name, code, name in uploaded) for name, code in CODES.items()]
     return written(tmp_path, lines)
 
 
@@ -206,6 +264,19 @@ def written(folder: Path, lines: list[dict[str, Any]]) -> Path:
     path = folder / "round.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
+
+
+def alone(pool: Pool, served: Path, folder: Path) -> bytes:
+    """What the good model predicts on the engine, without the fleet."""
+    out = folder / "alone"
+    out.mkdir()
+    limits = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")  # as in engines_test.py
+    pool.program(
+        *("run", "--rm", *limits, "-v", f"{served}:/in:ro", "-v", f"{out}:/alone", "--user=0"),
+        *(pool.image, "--model=/in/good.pkl", "--dataset=/in/live.parquet", "--output_dir=/alone"),
+    )
+    (single,) = out.glob("live_predictions-*.csv")
+    return single.read_bytes()
 
 
 def fleet(*args: object, **env: str) -> subprocess.Popen[str]:
@@ -216,20 +287,20 @@ def fleet(*args: object, **env: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_round_with_faults_of_each_kind(manifest, server, docker, docker_image, tmp_path):
+def test_a_round_with_faults_of_each_kind(manifest, server, pool, tmp_path):
     folder = tmp_path / "round"
-    run = ("run", manifest, "--folder", folder, "--parallel=4", "--retries=1")
+    run = ("run", manifest, "--folder", folder, "--parallel=4", "--retries=1", *pool.flags)
     journal = folder / "journal.jsonl"
-    with fleet(*run) as killed:
+    with fleet(*run, **pool.env) as killed:
         while not journal.exists() or journal.read_text().count('"ended"') < 3:
             assert killed.poll() is None, killed.communicate()
             time.sleep(0.05)
-        listed = subprocess.run(("ps", "-ef"), capture_output=True, text=True).stdout
+        listed = subprocess.run(("ps", "axeww"), capture_output=True, text=True).stdout
         killed.send_signal(signal.SIGKILL)
     # Nobody removes them now.
-    containers = docker("ps", "-aq", "--filter=label=numerai-fleet.run").split()
-    described = docker("inspect", *containers)
-    done = fleet(*run)
+    containers = pool.containers()
+    described = pool.program("inspect", *containers) if pool.program else ""
+    done = fleet(*run, **pool.env)
     said, log = done.communicate()
     assert done.returncode == 3, log
 
@@ -250,21 +321,15 @@ def test_a_round_with_faults_of_each_kind(manifest, server, docker, docker_image
     assert server.seen["POST /heals"] == 2
     for text in (described, listed, said, log):
         assert SECRET not in text
-    assert not docker("ps", "-aq", "--filter=label=numerai-fleet.run").split()
+    assert not pool.containers()
+    assert not list((folder / "out").iterdir())
 
     # What stayed here is what the model predicts alone.
-    alone = tmp_path / "alone"
-    alone.mkdir(mode=0o777)
-    os.chmod(alone, 0o777)
-    mounts = ("-v", f"{server.folder}:/in:ro", "-v", f"{alone}:/alone")
-    docker(
-        *("run", "--rm", *mounts, docker_image, "--model=/in/good.pkl"),
-        *("--dataset=/in/live.parquet", "--output_dir=/alone"),
-    )
-    (single,) = alone.glob("live_predictions-*.csv")
+    expected = good(pd.read_parquet(server.folder / "live.parquet")).to_csv().encode()
     for number in range(1, 4):
-        kept = folder / f"predictions/good-{number}.csv"
-        assert kept.read_bytes() == single.read_bytes()
+        assert (folder / f"predictions/good-{number}.csv").read_bytes() == expected
+    if pool.program:
+        assert alone(pool, server.folder, tmp_path) == expected
 
     gathered = fleet("collect", folder, "--predictions", tmp_path / "predictions.parquet")
     assert gathered.communicate()[0] == said

@@ -28,6 +28,8 @@ from numerai_fleet.manifest import Model
 
 # How other machines are found.
 NETWORK = (Path("/etc/resolv.conf"), Path("/etc/hosts"))
+# The machine's settings, which root can write to without any capability.
+OF_ROOT = (Path("/proc/sys"), Path("/proc/sysrq-trigger"), Path("/proc/fs"))
 
 
 class Bubblewrap:
@@ -77,7 +79,7 @@ class Bubblewrap:
             args += [f"--output_dir={OUT if prepared.keeps_predictions else '/tmp'}"]
             memory = self.limits.of(model) + BESIDE
             command = _sandbox(image, prepared.out, prepared.mounts, memory)
-            self._detach(model.name, prepared.manifest, [*command, *args])
+            self._detach(model.name, prepared.manifest, [*command, *args], image.lock)
             self._running += 1
 
     def ended(self) -> list[Ended]:
@@ -105,7 +107,7 @@ class Bubblewrap:
             message = "\n".join(tail) or "its sandbox was killed"
         return Ended(name, status.get("exit-code"), result, message, status["key"])
 
-    def _detach(self, name: str, manifest: Path, command: Sequence[str]) -> None:
+    def _detach(self, name: str, manifest: Path, command: Sequence[str], lock: int) -> None:
         status, log = (
             os.open(self._file(name, kind), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
             for kind in ("status", "log")
@@ -123,7 +125,7 @@ class Bubblewrap:
                     stdout=log,
                     stderr=log,
                     env={},
-                    pass_fds=(status, sync),
+                    pass_fds=(status, sync, lock),
                     start_new_session=True,
                 )
         finally:
@@ -205,7 +207,9 @@ def _program() -> str:
 def _namespaces() -> Iterator[str]:
     yield from ("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try")
     if os.geteuid() == 0:
-        # In a user namespace of one user the launcher could not make the model another.
+        # In a user namespace of one user the launcher could not make the model another. All of root's
+        # capabilities stay unless they are dropped.
+        yield from ("--cap-drop", "ALL")
         for capability in CAPABILITIES:
             yield from ("--cap-add", f"CAP_{capability}")
 
@@ -226,6 +230,9 @@ def _sandbox(image: Unpacked, out: Path, files: Sequence[Path], memory: int) -> 
         yield from ("--setenv", variable, value)
     yield from _mounts(image.root, Path("/"), shared)
     yield from ("--dev", "/dev", "--proc", "/proc")
+    for path in OF_ROOT:
+        if path.exists():
+            yield from ("--ro-bind", str(path), str(path))
     yield from ("--perms", "1777", "--tmpfs", "/dev/shm")
     yield from ("--size", str(memory), "--perms", "1777", "--tmpfs", "/tmp")
     yield from ("--bind", str(out), OUT)

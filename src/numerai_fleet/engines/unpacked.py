@@ -23,6 +23,8 @@ from typing import Any
 from numerai_fleet.engines.base import EngineError
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+# Unpacked images that stay.
+KEPT = 4
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
 
 
@@ -31,10 +33,12 @@ class Unpacked:
     """Args:
     root: the folder that its files are in.
     config: as the image's config.json says it: Env, Entrypoint, WorkingDir.
+    lock: a descriptor; as long as a process has it, nobody removes the folder.
     """
 
     root: Path
     config: dict[str, Any]
+    lock: int
 
 
 class Images:
@@ -70,7 +74,7 @@ class Images:
             manifest = json.load(_blob(archive, built["digest"]))
             config = json.load(_blob(archive, built["config_digest"]))
             root = _cache() / built["config_digest"].partition(":")[2]
-            with root.with_suffix(".lock").open("w") as lock:
+            with (root.parent / "lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not root.exists():
                     print(f"unpacking {reference} (once)", file=sys.stderr, flush=True)
@@ -78,7 +82,11 @@ class Images:
                     shutil.rmtree(part, ignore_errors=True)  # of one that was killed
                     unpack(archive, [layer["digest"] for layer in manifest["layers"]], part)
                     part.rename(root)
-        return Unpacked(root, config.get("config", {}))
+                    _prune(root)
+                os.utime(root)
+                held = os.open(root, os.O_RDONLY)
+                fcntl.flock(held, fcntl.LOCK_SH)
+        return Unpacked(root, config.get("config", {}), held)
 
     def _described(self, reference: str) -> tuple[Path, dict[str, Any]]:
         there = {}
@@ -172,6 +180,21 @@ def _blob(archive: tarfile.TarFile, digest: str) -> Any:
     if file is None:
         raise ValueError(f"{digest} is no file")
     return file
+
+
+def _prune(new: Path) -> None:
+    """Removes all but the images that were used last, and those in use."""
+    there = [path for path in new.parent.iterdir() if path.is_dir()]
+    for old in sorted(there, key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        descriptor = os.open(old, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if old != new:
+                shutil.rmtree(old)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(descriptor)
 
 
 def _cache() -> Path:
