@@ -184,10 +184,12 @@ class Pool:
     program: Callable[..., str] | None
     env: dict[str, str]
 
-    def containers(self) -> list[str]:
+    def containers(self, folder: Path) -> list[str]:
+        """Of the run in this folder."""
         if self.program is None:
             return []
-        return self.program("ps", "-aq", "--filter=label=numerai-fleet.run").split()
+        run = (folder / "run-id").read_text()
+        return self.program("ps", "-aq", f"--filter=label=numerai-fleet.run={run}").split()
 
 
 @pytest.fixture(params=["docker", "podman", "bubblewrap"])
@@ -315,7 +317,7 @@ def test_a_round_with_faults_of_each_kind(manifest, server, pool, tmp_path):
         listed = subprocess.run(("ps", "axeww"), capture_output=True, text=True).stdout
         killed.send_signal(signal.SIGKILL)
     # Nobody removes them now.
-    containers = pool.containers()
+    containers = pool.containers(folder)
     described = pool.program("inspect", *containers) if pool.program else ""
     done = fleet(*run, **pool.env)
     said, log = done.communicate()
@@ -340,7 +342,7 @@ def test_a_round_with_faults_of_each_kind(manifest, server, pool, tmp_path):
         assert SECRET not in text
     # Root's, those of engines/docker.py alone.
     assert rights == ({"00000000000000eb"} if os.geteuid() == 0 else set())
-    assert not pool.containers()
+    assert not pool.containers(folder)
     assert not list((folder / "out").iterdir())
 
     # What stayed here is what the model predicts alone.

@@ -111,8 +111,9 @@ class Docker:
         """What was told is noted by now; the same model may be started again."""
         told, self._told = self._told, []
         for container in told:
-            container.remove(force=True)
+            # In this order: whoever is killed in between, the next one still finds the container.
             self.workshop.clear(container.labels[MODEL])
+            container.remove(force=True)
 
     def _ended(self, container: Container) -> Ended:
         name = container.labels[MODEL]
