@@ -29,6 +29,7 @@ import pytest
 
 import swarm_bed
 
+MODEL = "numerai-fleet.model"
 FLEET = (sys.executable, str(Path("numerai-fleet.pex").absolute()))
 SECRET = "X-Amz-Signature=0123456789abcdef"
 CODES = {
@@ -184,12 +185,20 @@ class Pool:
     program: Callable[..., str] | None
     env: dict[str, str]
 
-    def containers(self, folder: Path) -> list[str]:
-        """Of the run in this folder."""
+    def containers(self, folder: Path, *filters: str) -> list[str]:
+        """Of the run in this folder; of bubblewrap, those that run."""
         if self.program is None:
-            return []
+            return [process for process, (mounted, _) in pythons() if f"{folder}/out/" in mounted]
         run = (folder / "run-id").read_text()
-        return self.program("ps", "-aq", f"--filter=label=numerai-fleet.run={run}").split()
+        filters = (f"--filter=label=numerai-fleet.run={run}", *filters)
+        return self.program("ps", "-aq", *filters).split()
+
+    def kill(self, folder: Path, model: str) -> None:
+        if self.program:
+            self.program("kill", *self.containers(folder, f"--filter=label={MODEL}={model}"))
+            return
+        said = (folder / f"out/.{model}.status").read_text().splitlines()[1]
+        os.kill(json.loads(said)["child-pid"], signal.SIGKILL)
 
 
 @pytest.fixture(params=["docker", "podman", "bubblewrap"])
@@ -281,19 +290,24 @@ def alone(program: Callable[..., str], image: str, served: Path, folder: Path) -
     return single.read_bytes()
 
 
-def capabilities(out: Path) -> set[str]:
-    """Of root's Pythons that have files of this run: launchers'. Only root sees whose they are."""
-    found = set()
+def pythons() -> Iterator[tuple[str, tuple[str, dict[str, str]]]]:
+    """Processes that run Python: what is mounted there, and their status."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            mounted = f"{out}/" in (process / "mountinfo").read_text()
-            python = (process / "exe").readlink().name.startswith("python")
-            status = dict(line.split(":\t") for line in open(process / "status"))
-        except OSError:
+            if (process / "exe").readlink().name.startswith("python"):
+                status = dict(line.split(":\t", 1) for line in open(process / "status"))
+                yield process.name, ((process / "mountinfo").read_text(), status)
+        except OSError:  # gone, or another user's
             continue
-        if mounted and python and status["Uid"].startswith("0\t"):
-            found.add(status["CapEff"].strip())
-    return found
+
+
+def capabilities(folder: Path) -> set[str]:
+    """Of root's Pythons that have files of this run: launchers'."""
+    return {
+        status["CapEff"].strip()
+        for _, (mounted, status) in pythons()
+        if f"{folder}/out/" in mounted and status["Uid"].startswith("0\t")
+    }
 
 
 def fleet(*args: object, **env: str) -> subprocess.Popen[str]:
@@ -312,13 +326,12 @@ def test_a_round_with_faults_of_each_kind(manifest, server, pool, tmp_path):
     with fleet(*run, **pool.env) as killed:
         while not journal.exists() or journal.read_text().count('"ended"') < 3:
             assert killed.poll() is None, killed.communicate()
-            rights |= capabilities(folder / "out")
+            rights |= capabilities(folder)
             time.sleep(0.05)
         listed = subprocess.run(("ps", "axeww"), capture_output=True, text=True).stdout
         killed.send_signal(signal.SIGKILL)
     # Nobody removes them now.
-    containers = pool.containers(folder)
-    described = pool.program("inspect", *containers) if pool.program else ""
+    described = pool.program("inspect", *pool.containers(folder)) if pool.program else ""
     done = fleet(*run, **pool.env)
     said, log = done.communicate()
     assert done.returncode == 3, log
@@ -357,6 +370,43 @@ def test_a_round_with_faults_of_each_kind(manifest, server, pool, tmp_path):
     table = pq.read_table(tmp_path / "predictions.parquet")
     assert table.column_names == ["id", "good-1", "good-2", "good-3"]
     assert table.num_rows == 200
+
+
+def test_what_was_killed_is_tried_again_and_what_goes_on_can_be_stopped(pool, server, tmp_path):
+    folder = tmp_path / "round"
+    lines = [line(server, pool.image, f"held-{number}", 0, False) for number in range(2)]
+    run = ("run", written(tmp_path, lines), "--folder", folder, "--parallel=2", *pool.flags)
+
+    def wait(submitter: subprocess.Popen[str], downloads: int) -> None:
+        while server.seen["GET /held/good.pkl"] < downloads:
+            assert submitter.poll() is None, submitter.communicate()
+            time.sleep(0.05)
+
+    with fleet(*run, **pool.env) as killed:
+        wait(killed, 2)
+        killed.send_signal(signal.SIGKILL)
+    pool.kill(folder, "held-0")
+    with fleet(*run, **pool.env) as interrupted:
+        wait(interrupted, 3)
+        interrupted.send_signal(signal.SIGINT)
+        _, log = interrupted.communicate()
+        assert interrupted.returncode == 130, log
+    assert "held-0: lost, is tried again" in log and "held-1: lost" not in log
+    assert pool.containers(folder)
+
+    stopped = fleet("stop", folder, *pool.flags, **pool.env)
+    _, log = stopped.communicate()
+    assert stopped.returncode == 0, log
+    assert not pool.containers(folder)
+    server.released.set()
+    done = fleet(*run, **pool.env)
+    said, log = done.communicate()
+    assert done.returncode == 0, log
+    tries = {
+        row["name"]: row["tries"] for row in pq.read_table(folder / "results.parquet").to_pylist()
+    }
+    assert tries == {"held-0": 2, "held-1": 1}
+    assert server.seen["GET /held/good.pkl"] == 5
 
 
 def test_a_round_on_a_swarm_whose_submitter_and_node_die(archive, docker_image, served, tmp_path):
