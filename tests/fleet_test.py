@@ -117,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.seen[f"GET {path}"] += 1
         if path.startswith("/held/"):
             self.server.released.wait()
-        file = self.server.folder / path.removeprefix("/held").lstrip("/")
+        file = self.server.folder / Path(path).name
         body = file.read_bytes() if file.is_file() else b""
         self._answer(200 if body else 404, body)
 
@@ -186,9 +186,11 @@ class Pool:
     env: dict[str, str]
 
     def containers(self, folder: Path, *filters: str) -> list[str]:
-        """Of the run in this folder; of bubblewrap, those that run."""
+        """Of the run in this folder; for bubblewrap, its processes."""
         if self.program is None:
-            return [process for process, (mounted, _) in pythons() if f"{folder}/out/" in mounted]
+            listed = subprocess.run(("ps", "axww", "-o", "args="), capture_output=True, text=True)
+            lines = listed.stdout.splitlines()
+            return [line for line in lines if "bwrap " in line and f"{folder}/out/" in line]
         run = (folder / "run-id").read_text()
         filters = (f"--filter=label=numerai-fleet.run={run}", *filters)
         return self.program("ps", "-aq", *filters).split()
@@ -290,24 +292,19 @@ def alone(program: Callable[..., str], image: str, served: Path, folder: Path) -
     return single.read_bytes()
 
 
-def pythons() -> Iterator[tuple[str, tuple[str, dict[str, str]]]]:
-    """Processes that run Python: what is mounted there, and their status."""
+def capabilities(folder: Path) -> set[str]:
+    """Of root's Pythons that have files of this run: launchers'. Only root sees whose they are."""
+    found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if (process / "exe").readlink().name.startswith("python"):
-                status = dict(line.split(":\t", 1) for line in open(process / "status"))
-                yield process.name, ((process / "mountinfo").read_text(), status)
-        except OSError:  # gone, or another user's
+            mounted = f"{folder}/out/" in (process / "mountinfo").read_text()
+            python = (process / "exe").readlink().name.startswith("python")
+            status = dict(line.split(":\t", 1) for line in open(process / "status"))
+        except OSError:
             continue
-
-
-def capabilities(folder: Path) -> set[str]:
-    """Of root's Pythons that have files of this run: launchers'."""
-    return {
-        status["CapEff"].strip()
-        for _, (mounted, status) in pythons()
-        if f"{folder}/out/" in mounted and status["Uid"].startswith("0\t")
-    }
+        if mounted and python and status["Uid"].startswith("0\t"):
+            found.add(status["CapEff"].strip())
+    return found
 
 
 def fleet(*args: object, **env: str) -> subprocess.Popen[str]:
@@ -375,23 +372,31 @@ def test_a_round_with_faults_of_each_kind(manifest, server, pool, tmp_path):
 def test_what_was_killed_is_tried_again_and_what_goes_on_can_be_stopped(pool, server, tmp_path):
     folder = tmp_path / "round"
     lines = [line(server, pool.image, f"held-{number}", 0, False) for number in range(2)]
+    for each in lines:
+        each["model"] = f"{server.url}/held/{each['name']}/good.pkl"
     run = ("run", written(tmp_path, lines), "--folder", folder, "--parallel=2", *pool.flags)
 
-    def wait(submitter: subprocess.Popen[str], downloads: int) -> None:
-        while server.seen["GET /held/good.pkl"] < downloads:
+    def started() -> Counter[str]:
+        events = map(json.loads, (folder / "journal.jsonl").read_text().splitlines())
+        return Counter(event["name"] for event in events if event["event"] == "started")
+
+    def wait(submitter: subprocess.Popen[str], until: Callable[[], bool]) -> None:
+        while not until():
             assert submitter.poll() is None, submitter.communicate()
             time.sleep(0.05)
 
     with fleet(*run, **pool.env) as killed:
-        wait(killed, 2)
+        downloads = [f"GET /held/held-{number}/good.pkl" for number in range(2)]
+        wait(killed, lambda: all(server.seen[each] for each in downloads))
         killed.send_signal(signal.SIGKILL)
     pool.kill(folder, "held-0")
     with fleet(*run, **pool.env) as interrupted:
-        wait(interrupted, 3)
+        wait(interrupted, lambda: started()["held-0"] == 2 and server.seen[downloads[0]] > 1)
         interrupted.send_signal(signal.SIGINT)
         _, log = interrupted.communicate()
         assert interrupted.returncode == 130, log
-    assert "held-0: lost, is tried again" in log and "held-1: lost" not in log
+    assert "held-0: lost, is tried again" in log
+    assert started() == {"held-0": 2, "held-1": 1}
     assert pool.containers(folder)
 
     stopped = fleet("stop", folder, *pool.flags, **pool.env)
@@ -402,11 +407,9 @@ def test_what_was_killed_is_tried_again_and_what_goes_on_can_be_stopped(pool, se
     done = fleet(*run, **pool.env)
     said, log = done.communicate()
     assert done.returncode == 0, log
-    tries = {
-        row["name"]: row["tries"] for row in pq.read_table(folder / "results.parquet").to_pylist()
-    }
-    assert tries == {"held-0": 2, "held-1": 1}
-    assert server.seen["GET /held/good.pkl"] == 5
+    rows = pq.read_table(folder / "results.parquet").to_pylist()
+    assert {row["name"]: row["tries"] for row in rows} == {"held-0": 2, "held-1": 1}
+    assert started() == {"held-0": 3, "held-1": 2}
 
 
 def test_a_round_on_a_swarm_whose_submitter_and_node_die(archive, docker_image, served, tmp_path):
