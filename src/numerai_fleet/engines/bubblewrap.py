@@ -105,7 +105,9 @@ class Bubblewrap:
         if result is None:
             tail = self._file(name, "log").read_text(errors="replace").strip().splitlines()[-5:]
             message = "\n".join(tail) or "its sandbox was killed"
-        return Ended(name, status.get("exit-code"), result, message, status["key"])
+        # Without a code only the outer process was killed, if the launcher came to its own last word.
+        code = status.get("exit-code", (result or {}).get("code"))
+        return Ended(name, code, result, message, status["key"])
 
     def _detach(self, name: str, manifest: Path, command: Sequence[str], lock: int) -> None:
         status, log = (
