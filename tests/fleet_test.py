@@ -1,5 +1,5 @@
-"""A round of models on this machine's Docker engine, with faults of each kind and a submitter that is
-killed: each model ends once, with its own code, and predicts what it predicts alone."""
+"""A round of models on each engine, with faults of each kind and a submitter that is killed: each model
+ends once, with its own code, and predicts what it predicts alone."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ import pytest
 
 import swarm_bed
 
+MODEL = "numerai-fleet.model"
 FLEET = (sys.executable, str(Path("numerai-fleet.pex").absolute()))
 SECRET = "X-Amz-Signature=0123456789abcdef"
 CODES = {
@@ -113,15 +115,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        if path.startswith("/held/"):
-            self.server.released.wait()
-        file = self.server.folder / path.removeprefix("/held").lstrip("/")
+        file = self.server.folder / Path(path).name
         body = file.read_bytes() if file.is_file() else b""
         tag = f'"{zlib.crc32(body)}"'
         if self.headers["If-None-Match"] == tag:
             self._answer(304)
             return
         self.server.seen[f"GET {path}"] += 1
+        if path.startswith("/held/"):
+            self.server.released.wait()
         self._answer(200 if body else 404, body, tag)
 
     def do_POST(self) -> None:
@@ -172,10 +174,81 @@ def serving(folder: Path, address: str) -> Iterator[Server]:
         server.server_close()
 
 
+@dataclass(frozen=True)
+class Pool:
+    """An engine of this machine.
+
+    Args:
+        flags: of numerai-fleet.
+        image: as the engine calls it.
+        address: of this machine, as models reach it.
+        program: calls the engine's own command line, where it has one.
+        env: further variables.
+    """
+
+    flags: tuple[str, ...]
+    image: str
+    address: str
+    program: Callable[..., str] | None
+    env: dict[str, str]
+
+    def containers(self, folder: Path, *filters: str) -> list[str]:
+        """Of the run in this folder; for bubblewrap, its processes."""
+        if self.program is None:
+            listed = subprocess.run(("ps", "axww", "-o", "args="), capture_output=True, text=True)
+            lines = listed.stdout.splitlines()
+            return [line for line in lines if "bwrap " in line and f"{folder}/out/" in line]
+        run = (folder / "run-id").read_text()
+        filters = (f"--filter=label=numerai-fleet.run={run}", *filters)
+        return self.program("ps", "-aq", *filters).split()
+
+    def kill(self, folder: Path, model: str) -> None:
+        if self.program:
+            self.program("kill", *self.containers(folder, f"--filter=label={MODEL}={model}"))
+            return
+        said = (folder / f"out/.{model}.status").read_text().splitlines()[1]
+        os.kill(json.loads(said)["child-pid"], signal.SIGKILL)
+
+
+@pytest.fixture(params=["docker", "podman", "bubblewrap"])
+def pool(request: pytest.FixtureRequest, installed, archive, description, tmp_path) -> Pool:
+    name = request.param
+    image = description["reference"].removesuffix(":latest")
+    flags = (f"--engine={name}", "--network=host")
+    if name == "docker":
+        docker = request.getfixturevalue("docker")
+        request.getfixturevalue("docker_image")
+        gateway = "{{(index .IPAM.Config 0).Gateway}}"
+        address = docker("network", "inspect", f"--format={gateway}", "bridge").strip()
+        return Pool(flags[:1], image, address, docker, {})
+    if name == "bubblewrap":
+        installed("bwrap", "bubblewrap")
+        images = f"--images={archive.parent.parent}"
+        return Pool((*flags, images), image, "127.0.0.1", None, {})
+    podman, env = working_podman(installed("podman", "podman"), tmp_path)
+    podman("load", "--quiet", "--input", archive)
+    return Pool(flags, image, "127.0.0.1", podman, env)
+
+
+def working_podman(podman: Callable[..., str], folder: Path) -> tuple[Callable[..., str], dict]:
+    """Podman prefers crun, which refuses to work where control groups are of both versions."""
+    env = {}
+    if not Path("/sys/fs/cgroup/cgroup.controllers").exists() and shutil.which("runc"):
+        (folder / "containers.conf").write_text('[engine]\nruntime = "runc"\n')
+        env["CONTAINERS_CONF"] = str(folder / "containers.conf")
+
+    def run(*args: object) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in env.items():
+                patch.setenv(name, value)
+            return podman(*args)
+
+    return run, env
+
+
 @pytest.fixture
-def server(docker: Callable[..., str], served: Path) -> Iterator[Server]:
-    gateway = docker("network", "inspect", "--format={{(index .IPAM.Config 0).Gateway}}", "bridge")
-    with serving(served, gateway.strip()) as server:
+def server(pool: Pool, served: Path) -> Iterator[Server]:
+    with serving(served, pool.address) as server:
         yield server
 
 
@@ -201,11 +274,9 @@ def line(server: Server, image: str, name: str, code: int, uploads: bool) -> dic
 
 
 @pytest.fixture
-def manifest(server: Server, docker_image: str, tmp_path: Path) -> Path:
+def manifest(server: Server, pool: Pool, tmp_path: Path) -> Path:
     uploaded = ("good-0", "heals", "nosy", "refused")
-    lines = [
-        line(server, docker_image, name, code, name in uploaded) for name, code in CODES.items()
-    ]
+    lines = [line(server, pool.image, name, code, name in uploaded) for name, code in CODES.items()]
     return written(tmp_path, lines)
 
 
@@ -213,6 +284,34 @@ def written(folder: Path, lines: list[dict[str, Any]]) -> Path:
     path = folder / "round.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
+
+
+def alone(program: Callable[..., str], image: str, served: Path, folder: Path) -> bytes:
+    """What the good model predicts on the engine, without the fleet."""
+    out = folder / "alone"
+    out.mkdir()
+    limits = ("--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024")  # as in engines_test.py
+    program(
+        *("run", "--rm", *limits, "-v", f"{served}:/in:ro", "-v", f"{out}:/alone", "--user=0"),
+        *(image, "--model=/in/good.pkl", "--dataset=/in/live.parquet", "--output_dir=/alone"),
+    )
+    (single,) = out.glob("live_predictions-*.csv")
+    return single.read_bytes()
+
+
+def capabilities(folder: Path) -> set[str]:
+    """Of root's Pythons that have files of this run: launchers'. Only root sees whose they are."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            mounted = f"{folder}/out/" in (process / "mountinfo").read_text()
+            python = (process / "exe").readlink().name.startswith("python")
+            status = dict(line.split(":\t", 1) for line in open(process / "status"))
+        except OSError:
+            continue
+        if mounted and python and status["Uid"].startswith("0\t"):
+            found.add(status["CapEff"].strip())
+    return found
 
 
 def fleet(*args: object, **env: str) -> subprocess.Popen[str]:
@@ -223,20 +322,21 @@ def fleet(*args: object, **env: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_round_with_faults_of_each_kind(manifest, server, docker, docker_image, tmp_path):
+def test_a_round_with_faults_of_each_kind(manifest, server, pool, tmp_path):
     folder = tmp_path / "round"
-    run = ("run", manifest, "--folder", folder, "--parallel=4", "--retries=1")
+    run = ("run", manifest, "--folder", folder, "--parallel=4", "--retries=1", *pool.flags)
     journal = folder / "journal.jsonl"
-    with fleet(*run) as killed:
+    rights: set[str] = set()
+    with fleet(*run, **pool.env) as killed:
         while not journal.exists() or journal.read_text().count('"ended"') < 3:
             assert killed.poll() is None, killed.communicate()
+            rights |= capabilities(folder)
             time.sleep(0.05)
-        listed = subprocess.run(("ps", "-ef"), capture_output=True, text=True).stdout
+        listed = subprocess.run(("ps", "axeww"), capture_output=True, text=True).stdout
         killed.send_signal(signal.SIGKILL)
     # Nobody removes them now.
-    containers = docker("ps", "-aq", "--filter=label=numerai-fleet.run").split()
-    described = docker("inspect", *containers)
-    done = fleet(*run)
+    described = pool.program("inspect", *pool.containers(folder)) if pool.program else ""
+    done = fleet(*run, **pool.env)
     said, log = done.communicate()
     assert done.returncode == 3, log
 
@@ -257,27 +357,66 @@ def test_a_round_with_faults_of_each_kind(manifest, server, docker, docker_image
     assert server.seen["POST /heals"] == 2
     for text in (described, listed, said, log):
         assert SECRET not in text
-    assert not docker("ps", "-aq", "--filter=label=numerai-fleet.run").split()
+    # Root's, those of engines/docker.py alone.
+    assert rights == ({"00000000000000eb"} if os.geteuid() == 0 else set())
+    assert not pool.containers(folder)
+    assert not list((folder / "out").iterdir())
 
     # What stayed here is what the model predicts alone.
-    alone = tmp_path / "alone"
-    alone.mkdir(mode=0o777)
-    os.chmod(alone, 0o777)
-    mounts = ("-v", f"{server.folder}:/in:ro", "-v", f"{alone}:/alone")
-    docker(
-        *("run", "--rm", *mounts, docker_image, "--model=/in/good.pkl"),
-        *("--dataset=/in/live.parquet", "--output_dir=/alone"),
-    )
-    (single,) = alone.glob("live_predictions-*.csv")
+    expected = good(pd.read_parquet(server.folder / "live.parquet")).to_csv().encode()
     for number in range(1, 4):
-        kept = folder / f"predictions/good-{number}.csv"
-        assert kept.read_bytes() == single.read_bytes()
+        assert (folder / f"predictions/good-{number}.csv").read_bytes() == expected
+    if pool.program:
+        assert alone(pool.program, pool.image, server.folder, tmp_path) == expected
 
     gathered = fleet("collect", folder, "--predictions", tmp_path / "predictions.parquet")
     assert gathered.communicate()[0] == said
     table = pq.read_table(tmp_path / "predictions.parquet")
     assert table.column_names == ["id", "good-1", "good-2", "good-3"]
     assert table.num_rows == 200
+
+
+def test_what_was_killed_is_tried_again_and_what_goes_on_can_be_stopped(pool, server, tmp_path):
+    folder = tmp_path / "round"
+    lines = [line(server, pool.image, f"held-{number}", 0, False) for number in range(2)]
+    for each in lines:
+        each["model"] = f"{server.url}/held/{each['name']}/good.pkl"
+    run = ("run", written(tmp_path, lines), "--folder", folder, "--parallel=2", *pool.flags)
+
+    def started() -> Counter[str]:
+        events = map(json.loads, (folder / "journal.jsonl").read_text().splitlines())
+        return Counter(event["name"] for event in events if event["event"] == "started")
+
+    def wait(submitter: subprocess.Popen[str], until: Callable[[], bool]) -> None:
+        while not until():
+            assert submitter.poll() is None, submitter.communicate()
+            time.sleep(0.05)
+
+    with fleet(*run, **pool.env) as killed:
+        downloads = [f"GET /held/held-{number}/good.pkl" for number in range(2)]
+        wait(killed, lambda: all(server.seen[each] for each in downloads))
+        killed.send_signal(signal.SIGKILL)
+    pool.kill(folder, "held-0")
+    with fleet(*run, **pool.env) as interrupted:
+        wait(interrupted, lambda: started()["held-0"] == 2 and server.seen[downloads[0]] > 1)
+        interrupted.send_signal(signal.SIGINT)
+        _, log = interrupted.communicate()
+        assert interrupted.returncode == 130, log
+    assert "held-0: lost, is tried again" in log
+    assert started() == {"held-0": 2, "held-1": 1}
+    assert pool.containers(folder)
+
+    stopped = fleet("stop", folder, *pool.flags, **pool.env)
+    _, log = stopped.communicate()
+    assert stopped.returncode == 0, log
+    assert not pool.containers(folder)
+    server.released.set()
+    done = fleet(*run, **pool.env)
+    said, log = done.communicate()
+    assert done.returncode == 0, log
+    rows = pq.read_table(folder / "results.parquet").to_pylist()
+    assert {row["name"]: row["tries"] for row in rows} == {"held-0": 2, "held-1": 1}
+    assert started() == {"held-0": 3, "held-1": 2}
 
 
 @pytest.fixture(scope="module")

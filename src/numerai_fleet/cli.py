@@ -13,9 +13,12 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from numerai_fleet import collect, manifest
+from numerai_fleet.engines import choice
 from numerai_fleet.engines.base import Engine, EngineError
+from numerai_fleet.engines.bubblewrap import Bubblewrap
 from numerai_fleet.engines.docker import Docker
 from numerai_fleet.engines.local import Limits
+from numerai_fleet.engines.podman import Podman
 from numerai_fleet.engines.swarm import Swarm
 from numerai_fleet.follow import Follow
 from numerai_fleet.journal import FolderInUse, Journal
@@ -139,9 +142,9 @@ def _parser() -> argparse.ArgumentParser:
 
     running = commands.add_parser(
         "run",
-        help="run a manifest's models on this machine's Docker engine, or on a Swarm",
-        description="Runs all models of a manifest on this machine's Docker engine, some at a time, or on a "
-        "Docker Swarm. Started again with the same folder it goes on where it was.",
+        help="run a manifest's models on this machine, or on a Swarm",
+        description="Runs all models of a manifest on this machine, some at a time, or on a Docker Swarm. "
+        "Started again with the same folder it goes on where it was.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -272,10 +275,25 @@ def _add_trying_again(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--engine",
+        choices=choice.LOCAL,
+        help="what runs the models on this machine; bubblewrap (bwrap) needs no daemon (default: the one "
+        f"that the run was started on, or the first at hand of {', '.join(choice.LOCAL)})",
+    )
+    where.add_argument(
         "--swarm",
         action="store_true",
         help="on the Docker Swarm that the engine manages, instead of this machine alone",
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        default=Path("dist/images"),
+        metavar="DIR",
+        help="with bubblewrap: where images are, each a folder with image.tar and image.json, as ./pants "
+        "package leaves them; each is unpacked once, to ~/.cache/numerai-fleet (default: %(default)s)",
     )
     parser.add_argument(
         "--parallel",
@@ -287,7 +305,8 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--network",
         metavar="NAME",
-        help="Docker's network that containers are in; host is their machine's own (default: bridge)",
+        help="the engine's network that containers are in; host is their machine's own, the only one that "
+        "bubblewrap has (default: bridge)",
     )
     _add_limits(parser)
     _add_registry(parser)
@@ -321,11 +340,20 @@ def _options(args: argparse.Namespace) -> Options:
 
 
 def _engine(folder: Path, args: argparse.Namespace) -> Engine:
-    limits = Limits(args.limits)
-    if args.swarm:
-        output_dir = getattr(args, "output_dir", None)
-        return Swarm(folder, limits, args.parallel, args.network, output_dir)
-    return Docker(folder, limits, args.parallel, args.network or "bridge")
+    common = (folder, Limits(args.limits), args.parallel)
+
+    def bubblewrap() -> Engine:
+        if args.network not in (None, "host"):
+            raise EngineError(f"its sandboxes have no network {args.network}, only the host's")
+        return Bubblewrap(*common, args.images)
+
+    engines = {
+        "docker": lambda: Docker(*common, args.network or "bridge"),
+        "podman": lambda: Podman(*common, args.network or "bridge"),
+        "bubblewrap": bubblewrap,
+        "swarm": lambda: Swarm(*common, args.network, getattr(args, "output_dir", None)),
+    }
+    return choice.choose(folder, "swarm" if args.swarm else args.engine, engines)
 
 
 def _folder(args: argparse.Namespace) -> Path:

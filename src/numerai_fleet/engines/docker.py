@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound
@@ -13,7 +14,7 @@ from docker.models.containers import Container
 from docker.types import Mount
 
 from numerai_fleet.engines.base import Ended, EngineError
-from numerai_fleet.engines.local import BESIDE, Limits, Unusable, Workshop, machine_memory
+from numerai_fleet.engines.local import BESIDE, Limits, Unusable, Workshop, room
 from numerai_fleet.manifest import Model
 
 RUN, MODEL = "numerai-fleet.run", "numerai-fleet.model"
@@ -34,13 +35,7 @@ class Docker:
     def __init__(
         self, folder: Path, limits: Limits, parallel: int | None, network: str = "bridge"
     ) -> None:
-        try:
-            self.client = docker.from_env()
-            self.client.ping()
-        except DockerException as error:
-            raise EngineError(
-                f"no Docker engine answers ({error}). Start one, or name it in DOCKER_HOST."
-            ) from None
+        self.client = self._connect()
         self.limits = limits
         self.network = network
         self.parallel = parallel or os.cpu_count() or 1
@@ -62,11 +57,10 @@ class Docker:
         return names
 
     def room(self) -> int:
-        """As far as processors go, and memory: a model that just started does not use its own yet."""
-        fits = machine_memory() // (self.limits.memory + BESIDE)
-        return min(self.parallel - self._running, max(fits, 1 - self._running))
+        return room(self.parallel, self._running, self.limits)
 
     def start(self, models: Sequence[Model]) -> None:
+        self._forget()
         for model in models:
             self._pull(model.image)
             try:
@@ -87,9 +81,7 @@ class Docker:
             self._running += 1
 
     def ended(self) -> list[Ended]:
-        for container in self._told:
-            container.remove(force=True)
-            self.workshop.clear(container.labels[MODEL])
+        self._forget()
         containers = self._containers()
         exited = [each for each in containers if each.status in ENDED]
         self._running = len(containers) - len(exited)
@@ -98,6 +90,29 @@ class Docker:
 
     def stop(self) -> None:
         for container in self._containers():
+            container.remove(force=True)
+
+    def _connect(self) -> docker.DockerClient:
+        """Raises EngineError: it does not answer."""
+        try:
+            client = docker.from_env()
+            client.ping()
+        except DockerException as error:
+            raise EngineError(
+                f"no Docker engine answers ({error}). Start one, or name it in DOCKER_HOST."
+            ) from None
+        return client
+
+    def _options(self) -> dict[str, Any]:
+        """Further options of containers."""
+        return {}
+
+    def _forget(self) -> None:
+        """What was told is noted by now; the same model may be started again."""
+        told, self._told = self._told, []
+        for container in told:
+            # In this order: whoever is killed in between, the next one still finds the container.
+            self.workshop.clear(container.labels[MODEL])
             container.remove(force=True)
 
     def _ended(self, container: Container) -> Ended:
@@ -114,7 +129,7 @@ class Docker:
             filters = {"label": [f"{RUN}={self.run}", MODEL]}
             return self.client.containers.list(all=True, filters=filters, ignore_removed=True)
         except (DockerException, OSError) as error:
-            raise EngineError(f"the Docker engine does not answer any more: {error}") from None
+            raise EngineError(f"the engine does not answer any more: {error}") from None
 
     def _container(
         self,
@@ -140,6 +155,7 @@ class Docker:
                 security_opt=["no-new-privileges"],
                 mem_limit=memory + BESIDE,
                 environment=passed_on(),
+                **self._options(),
             )
         except APIError as error:
             raise EngineError(f"{image} cannot be started: {error.explanation}") from None

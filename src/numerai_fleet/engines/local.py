@@ -159,6 +159,13 @@ def keep(
     return result
 
 
+def room(parallel: int, running: int, limits: Limits) -> int:
+    """How many more models may be started, as far as processors go, and memory: one that just started
+    does not use its own yet."""
+    fits = machine_memory() // (limits.memory + BESIDE)
+    return min(parallel - running, max(fits, 1 - running))
+
+
 def machine_memory() -> int:
     """Bytes that can be had now without swapping (proc_meminfo(5): MemAvailable)."""
     lines = Path("/proc/meminfo").read_text().splitlines()

@@ -1,0 +1,43 @@
+"""Which engine a run is on: it stays the same for all its submitters, or models would run twice."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from numerai_fleet.engines.base import Engine, EngineError
+
+# In this order, where none is asked for.
+LOCAL = ("docker", "podman", "bubblewrap")
+
+
+def choose(folder: Path, wanted: str | None, engines: Mapping[str, Callable[[], Engine]]) -> Engine:
+    """The engine that is wanted, or that the run was started on, or the first at hand.
+
+    Args:
+        folder: of the run.
+        engines: makes each, by its name; raises EngineError where it is not at hand.
+
+    Raises:
+        EngineError: none is at hand, or the run is on another.
+    """
+    kept = folder / "engine"
+    before = kept.read_text() if kept.exists() else None
+    if before and wanted not in (None, before):
+        raise EngineError(
+            f"{folder} was started on {before}, and some of its models may still run there: go on with "
+            f"that engine, or take another --folder for {wanted}"
+        )
+    chosen = wanted or before
+    missing = []
+    for name in (chosen,) if chosen else LOCAL:
+        try:
+            engine = engines[name]()
+        except EngineError as error:
+            missing.append(f"{name}: {error}")
+            continue
+        kept.write_text(name)
+        print("; ".join([f"models run on {name}", *missing]), file=sys.stderr, flush=True)
+        return engine
+    raise EngineError("\n".join(missing if chosen else ["no engine is at hand", *missing]))
