@@ -15,8 +15,10 @@ from numerai_fleet import collect, manifest
 from numerai_fleet.engines.base import Engine, EngineError
 from numerai_fleet.engines.docker import Docker
 from numerai_fleet.engines.local import Limits
+from numerai_fleet.engines.slurm import Slurm
 from numerai_fleet.engines.swarm import Swarm
 from numerai_fleet.follow import Follow
+from numerai_fleet.images import Images
 from numerai_fleet.journal import FolderInUse, Journal
 from numerai_fleet.manifest import ManifestError, Model
 from numerai_fleet.table import Table
@@ -99,9 +101,9 @@ def _parser() -> argparse.ArgumentParser:
 
     running = commands.add_parser(
         "run",
-        help="run a manifest's models on this machine's Docker engine, or on a Swarm",
-        description="Runs all models of a manifest on this machine's Docker engine, some at a time, or on a "
-        "Docker Swarm. Started again with the same folder it goes on where it was.",
+        help="run a manifest's models on this machine's Docker engine, on a Swarm, or by Slurm",
+        description="Runs all models of a manifest on this machine's Docker engine, some at a time, on a "
+        "Docker Swarm, or on a cluster by Slurm. Started again with the same folder it goes on where it was.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -128,6 +130,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="with --swarm: a folder that all nodes see at this path, for predictions that are not uploaded "
         "(default: all models need post_url)",
+    )
+    running.add_argument(
+        "--images",
+        type=Path,
+        default=Path("dist/images"),
+        metavar="DIR",
+        help="with --slurm: the folder below which images' archives are, as `./pants package images:py311` "
+        "makes them (default: %(default)s)",
+    )
+    running.add_argument(
+        "--bundles",
+        type=Path,
+        metavar="DIR",
+        help="with --slurm: where each image is unpacked once, which all nodes see at this path; can be kept "
+        "for further runs (default: bundles in the run's folder)",
     )
     _add_engine(running)
     running.set_defaults(command=run)
@@ -156,22 +173,31 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
         "--swarm",
         action="store_true",
         help="on the Docker Swarm that the engine manages, instead of this machine alone",
+    )
+    where.add_argument(
+        "--slurm",
+        action="store_true",
+        help="as array jobs of Slurm, whose nodes have crun or runc, and see the run's folder at the same "
+        "path; Slurm's own variables, such as SBATCH_PARTITION, say how they are submitted",
     )
     parser.add_argument(
         "--parallel",
         type=int,
         metavar="N",
         help="models at once (default: as many as this machine has processors and memory for; twice as "
-        "many as a Swarm's nodes have processors, because Swarm places them itself)",
+        "many as a Swarm's nodes have processors, because Swarm places them itself; in Slurm's queue, as many "
+        "as one array job may have tasks)",
     )
     parser.add_argument(
         "--network",
         metavar="NAME",
-        help="Docker's network that containers are in; host is their machine's own (default: bridge)",
+        help="Docker's network that containers are in; host is their machine's own, and all there is with "
+        "--slurm (default: bridge)",
     )
     parser.add_argument(
         "--limits",
@@ -197,6 +223,12 @@ def _engine(folder: Path, args: argparse.Namespace) -> Engine:
     if args.swarm:
         output_dir = getattr(args, "output_dir", None)
         return Swarm(folder, limits, args.parallel, args.network, output_dir)
+    if args.slurm:
+        if args.network not in (None, "host"):
+            raise EngineError("Slurm's tasks are in their node's own network: leave out --network")
+        bundles = getattr(args, "bundles", None) or folder / "bundles"
+        images = Images(getattr(args, "images", Path("dist/images")), bundles)
+        return Slurm(folder, limits, args.parallel, images)
     return Docker(folder, limits, args.parallel, args.network or "bridge")
 
 
