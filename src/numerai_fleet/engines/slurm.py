@@ -62,9 +62,7 @@ class Slurm:
         may have tasks.
     """
 
-    def __init__(
-        self, folder: Path, limits: Limits, parallel: int | None, images: Images
-    ) -> None:
+    def __init__(self, folder: Path, limits: Limits, parallel: int | None, images: Images) -> None:
         config = _config()
         self.memory_counts = "MEMORY" in config.get("SelectTypeParameters", "")
         self.largest = int(config.get("MaxArraySize", 1001))
@@ -133,7 +131,9 @@ class Slurm:
         deadline = time.monotonic() + PATIENCE
         while any(state not in GONE for state in self._states.values()):
             if time.monotonic() > deadline:
-                raise EngineError("Slurm still ends the run's jobs; `squeue --me` tells when it has")
+                raise EngineError(
+                    "Slurm still ends the run's jobs; `squeue --me` tells when it has"
+                )
             time.sleep(0.5)
             self._look()
         for each in self._names.keys() - self._codes().keys():

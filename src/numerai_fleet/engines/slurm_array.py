@@ -1,10 +1,10 @@
 """An array job: a folder with all that its tasks need, and the script that Slurm runs for each.
 
-    array.sh    to be given to sbatch
-    input       what each task reads from its standard input, such as the manifest; for its owner alone
-    N           task N's: an OCI bundle; out, what it leaves; taken, made by whoever takes it up
-    N.log       what it said
-    ended/N     its exit code, once it has ended
+array.sh    to be given to sbatch
+input       what each task reads from its standard input, such as the manifest; for its owner alone
+N           task N's: an OCI bundle; out, what it leaves; taken, made by whoever takes it up
+N.log       what it said
+ended/N     its exit code, once it has ended
 """
 
 from __future__ import annotations
