@@ -46,6 +46,7 @@ JobAcctGatherType=jobacct_gather/none
 SlurmdParameters=config_overrides
 PartitionName=models Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 NODE = (
     "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=2 RealMemory=10000\n"
 )
@@ -116,14 +117,19 @@ class Cluster:
         return subprocess.run(argv, env=self.env, capture_output=True, text=True).stdout
 
     def _kill_tasks(self, node: str) -> None:
-        """With their containers; slurmd lets them live."""
+        """With their containers and what is left of these; slurmd lets them live."""
+        left: set[Path] = set()
         while processes := self._tasks(node):
             for process in processes:
+                left |= _left_by(process)
                 try:
                     os.kill(process, signal.SIGKILL)
                 except ProcessLookupError:
                     pass
             time.sleep(0.05)
+        for path in left:
+            # A control group is empty, for all the files that it shows.
+            path.rmdir() if path.is_relative_to(CONTROL_GROUPS) else shutil.rmtree(path)
 
     def _tasks(self, node: str) -> set[int]:
         """Processes that have the node's name in their environment, those that watch over these, and all
@@ -163,6 +169,24 @@ def cluster(count: int) -> Iterator[Cluster]:
         cleanup.callback(made.stop)
         made.start()
         yield made
+
+
+def _left_by(process: int) -> set[Path]:
+    """What stays of a container where its runtime is killed: control groups that it has to itself
+    (/proc/PID/cgroup, cgroups(7)), and the runtime's state."""
+    try:
+        lines = Path(f"/proc/{process}/cgroup").read_text().splitlines()
+        words = Path(f"/proc/{process}/cmdline").read_text().split("\0")
+    except OSError:
+        return set()
+    found = {Path(words[words.index("--root") + 1])} if "--root" in words else set()
+    for line in lines:
+        _, kind, path = line.split(":", 2)
+        if "/numerai-fleet-" in path:
+            # The second version's has no kind; where there are both, it has this name.
+            for name in (kind.removeprefix("name="), "unified"):
+                found.add(CONTROL_GROUPS / name / path.lstrip("/"))
+    return {path for path in found if path.is_dir()}
 
 
 def _free_ports(count: int) -> list[int]:

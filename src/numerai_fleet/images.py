@@ -127,7 +127,7 @@ def _blob(layout: tarfile.TarFile, digest: str) -> IO[bytes]:
     return file
 
 
-def _apply(layer: IO[bytes], root: Path) -> None:
+def _apply(layer: IO[bytes] | gzip.GzipFile, root: Path) -> None:
     """Puts a layer's files over those of the layers below it (OCI image layer specification)."""
     own: set[Path] = set()
     with tarfile.open(fileobj=layer, mode="r|") as tar:

@@ -99,7 +99,7 @@ else
   exit 1
 fi
 state=$(mktemp -d) || exit 1
-container=numerai-fleet-$SLURM_JOB_ID
+container={name}-$SLURM_ARRAY_TASK_ID
 # With this script, the container goes too. Slurm ends it by SIGTERM.
 trap '$runtime --root "$state" delete --force $container; rm -rf "$state"' EXIT
 trap 'exit 1' TERM
