@@ -66,6 +66,8 @@ class Cluster:
         for name, port in zip(self.nodes, ports, strict=True):
             text += NODE.format(name=name, host=host, port=port)
         (folder / "slurm.conf").write_text(text)
+        # The second version wants systemd. Neither is used.
+        (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         (folder / "state").mkdir()
 
     def start(self) -> None:

@@ -89,13 +89,14 @@ cd {shlex.quote(str(folder))}/"$SLURM_ARRAY_TASK_ID" || exit 1
 mkdir {TAKEN} || exit 1
 
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
-# crun refuses a node that has control groups of both versions.
+# crun refuses a node that has control groups of both versions; runc, users other than root, because it
+# wants one in the container.
 if command -v crun > /dev/null && [ ! -d /sys/fs/cgroup/unified ]; then
   runtime="crun --cgroup-manager=disabled"
-elif command -v runc > /dev/null; then
+elif command -v runc > /dev/null && [ "$(id -u)" = 0 ]; then
   runtime=runc
 else
-  echo "$(hostname) has no runtime that works there: install runc, or crun" >&2
+  echo "$(hostname) has no runtime that works there for $(id -un): install crun, or runc for root" >&2
   exit 1
 fi
 state=$(mktemp -d) || exit 1
