@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zlib
@@ -28,6 +29,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+import slurm_bed
 import swarm_bed
 
 MODEL = "numerai-fleet.model"
@@ -84,14 +86,16 @@ def meddles(live_features):
 def nosy(live_features):
     """Looks for the secrets of its own run, and of others."""
     secret = bytes(reversed(b"-zmA-X"))  # its pickle is there as well
-    for folder in ("/run", "/out", "/tmp", "/proc"):
-        for path in Path(folder).rglob("*"):
-            try:
-                found = path.is_file() and secret in path.read_bytes()
-            except OSError:
-                continue
-            if found:
-                raise ArithmeticError(path)
+    for folder in ("/run", "/out", "/in", "/tmp", "/proc"):
+        # Unlike rglob, it does not mind that processes and network devices come and go.
+        for place, _, names in os.walk(folder):
+            for path in (Path(place, name) for name in names):
+                try:
+                    found = path.is_file() and secret in path.read_bytes()
+                except OSError:
+                    continue
+                if found:
+                    raise ArithmeticError(path)
     return good(live_features)
 
 
@@ -464,7 +468,7 @@ def test_a_round_on_a_swarm_whose_submitter_and_node_die(nodes, docker_image, se
     manager, _, doomed = nodes
     with serving(served, swarm_bed.GATEWAY) as server:
         lines = [line(server, docker_image, name, code, True) for name, code in codes.items()]
-        run = ("run", "--swarm", written(tmp_path, lines), "--folder", folder, "--retries=2")
+        run = ("run", "--engine=swarm", written(tmp_path, lines), "--folder", folder, "--retries=2")
 
         with fleet(*run, DOCKER_HOST=manager.host) as killed:
             while not journal.exists() or journal.read_text().count('"ended"') < 3:
@@ -512,9 +516,91 @@ def test_a_round_on_a_swarm_whose_submitter_and_node_die(nodes, docker_image, se
         assert SECRET not in text
 
 
+def test_a_round_on_slurm_whose_submitter_and_node_die(
+    archive, description, command, served, tmp_path
+):
+    missing = [name for name in (*slurm_bed.PROGRAMS, "runc") if not shutil.which(name)]
+    if os.geteuid() != 0 or missing:
+        pytest.skip(f"a Slurm cluster on one machine wants root{' and '.join(['', *missing])}")
+    # These run until their node is dead.
+    codes = {"held-0": 0, "held-1": 0, **CODES}
+    image = description["reference"]
+    with (
+        slurm_bed.cluster(2) as cluster,
+        serving(served, "127.0.0.1") as server,
+        # Unpacked images are large.
+        tempfile.TemporaryDirectory() as bundles,
+    ):
+        env = {"SLURM_CONF": cluster.env["SLURM_CONF"]}
+        uploaded = ("held-0", "good-0", "heals", "nosy", "refused")
+        lines = [line(server, image, name, code, name in uploaded) for name, code in codes.items()]
+        folder = tmp_path / "round"
+        where = ("--folder", folder, "--images", archive.parents[1], "--bundles", bundles)
+        run = ("run", "--engine=slurm", written(tmp_path, lines), *where)
+        journal = folder / "journal.jsonl"
+        with fleet(*run, **env) as killed:
+            while not journal.exists() or journal.read_text().count('"ended"') < 3:
+                assert killed.poll() is None, killed.communicate()
+                time.sleep(0.05)
+            killed.send_signal(signal.SIGKILL)
+        described = cluster.command("scontrol", "show", "job")
+        listed = subprocess.run(("ps", "auxww"), capture_output=True, text=True).stdout
+        (script,) = folder.glob("slurm/*/array.sh")
+        logs = "".join(path.read_text() for path in script.parent.glob("*.log"))
+        done = fleet(*run, **env)
+        running = ("squeue", "--noheader", "--array", "--states=RUNNING", "--format=%K %N")
+        held = [each.split() for each in cluster.command(*running).splitlines()]
+        cluster.die(dict(held)["0"])
+        server.released.set()
+        said, log = done.communicate()
+        left = cluster.command("squeue", "--noheader")
+    assert done.returncode == 3, log
+    found = {row["name"]: row for row in pq.read_table(folder / "results.parquet").to_pylist()}
+    assert {name: row["code"] for name, row in found.items()} == codes, log
+    lost = set(re.findall("^(\\S+): lost, is tried again", log, re.MULTILINE))
+    assert "held-0" in lost, log
+    # What heals is refused once, whether or not it was lost.
+    tries = {name: row["tries"] for name, row in found.items() if name != "heals"}
+    assert tries == {
+        name: 3 if name in ("gone", "refused") else 1 + (name in lost) for name in tries
+    }
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    ended = [event["key"] for event in events if event["event"] == "ended"]
+    assert len(ended) == len(set(ended)) == sum(row["tries"] for row in found.values())
+    for name, row in found.items():
+        assert row["code"] in (0, 2) or row["message"], name
+        if row["code"] == 0 and name in uploaded and name not in lost | {"heals"}:
+            assert server.seen[f"POST /ok/{name}"] == 1, name
+    assert server.seen["GET /live.parquet"] == 1
+
+    # What stayed here, and what was uploaded, is what the model predicts alone.
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    alone.chmod(0o777)
+    flags = (f"--model={served}/good.pkl", f"--dataset={served}/live.parquet")
+    subprocess.run((*command(tmp_path), *flags, f"--output_dir={alone}"), check=True)
+    single = next(alone.glob("live_predictions-*.csv")).read_bytes()
+    for name in ("good-1", "good-2", "good-3", "held-1"):
+        assert (folder / f"predictions/{name}.csv").read_bytes() == single, name
+    for name in ("good-0", "held-0", "heals", "nosy"):
+        assert single in server.uploads[name], name
+    assert not left
+    assert {path.name for path in folder.glob("slurm/*/*")} == {"array.sh"}
+    for text in (described, listed, logs, script.read_text(), said, log):
+        assert SECRET not in text
+
+
+def test_slurm_says_what_it_lacks(tmp_path):
+    entry = {"name": "a", "python": "3.11", "model": "https://x.example/m.pkl"}
+    done = fleet("run", "--engine=slurm", written(tmp_path, [entry]), PATH="/nowhere")
+    _, log = done.communicate()
+    assert done.returncode == 2
+    assert "there is no sbatch here: run numerai-fleet where" in log
+
+
 def test_a_swarm_wants_to_know_where_predictions_go(tmp_path):
     entry = {"name": "a", "python": "3.11", "model": "https://x.example/m.pkl"}
-    done = fleet("run", "--swarm", written(tmp_path, [entry]))
+    done = fleet("run", "--engine=swarm", written(tmp_path, [entry]))
     _, log = done.communicate()
     assert done.returncode == 2
     assert "a: without post_url" in log and "--output_dir" in log

@@ -36,12 +36,11 @@ class Bubblewrap:
     """Args:
     folder: of the run.
     parallel: how many models at once; None is as many as there are processors.
-    images: a folder of archives; see `Images`.
     """
 
-    def __init__(self, folder: Path, limits: Limits, parallel: int | None, images: Path) -> None:
+    def __init__(self, folder: Path, limits: Limits, parallel: int | None, images: Images) -> None:
         self.program = _program()
-        self.images = Images(images)
+        self.images = images
         self.limits = limits
         self.parallel = parallel or os.cpu_count() or 1
         self.workshop = Workshop(folder, self._fetch)

@@ -10,6 +10,14 @@ from numerai_fleet.engines.base import Engine, EngineError
 
 # In this order, where none is asked for.
 LOCAL = ("docker", "podman", "bubblewrap")
+CLUSTERS = ("swarm", "slurm")
+ENGINE = "engine"  # in the run's folder
+
+
+def before(folder: Path) -> str | None:
+    """The engine that the run was started on, if it was."""
+    kept = folder / ENGINE
+    return kept.read_text() if kept.exists() else None
 
 
 def choose(folder: Path, wanted: str | None, engines: Mapping[str, Callable[[], Engine]]) -> Engine:
@@ -22,14 +30,13 @@ def choose(folder: Path, wanted: str | None, engines: Mapping[str, Callable[[], 
     Raises:
         EngineError: none is at hand, or the run is on another.
     """
-    kept = folder / "engine"
-    before = kept.read_text() if kept.exists() else None
-    if before and wanted not in (None, before):
+    earlier = before(folder)
+    if earlier and wanted not in (None, earlier):
         raise EngineError(
-            f"{folder} was started on {before}, and some of its models may still run there: go on with "
+            f"{folder} was started on {earlier}, and some of its models may still run there: go on with "
             f"that engine, or take another --folder for {wanted}"
         )
-    chosen = wanted or before
+    chosen = wanted or earlier
     missing = []
     for name in (chosen,) if chosen else LOCAL:
         try:
@@ -37,7 +44,7 @@ def choose(folder: Path, wanted: str | None, engines: Mapping[str, Callable[[], 
         except EngineError as error:
             missing.append(f"{name}: {error}")
             continue
-        kept.write_text(name)
+        (folder / ENGINE).write_text(name)
         print("; ".join([f"models run on {name}", *missing]), file=sys.stderr, flush=True)
         return engine
     raise EngineError("\n".join(missing if chosen else ["no engine is at hand", *missing]))

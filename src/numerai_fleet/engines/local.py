@@ -17,6 +17,8 @@ from numerai_fleet.manifest import DEFAULTS, Model
 
 # Bytes that the launcher and the interpreter take beside the model.
 BESIDE = 512 << 20
+# The fields of a line that can name a file of this machine.
+FILES = ("model", "dataset", "benchmarks")
 # As the predictor reads sizes.
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
@@ -79,21 +81,30 @@ class Workshop:
         for name in ("out", "results", "predictions", "data"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
 
-    def prepare(self, model: Model) -> Prepared:
-        """Raises Unusable: a file that its line names is not here."""
+    def line(self, model: Model) -> tuple[dict[str, Any], tuple[Path, ...]]:
+        """The model's line with what its references name, and data that is here; and the files of this
+        machine that it names then.
+
+        Raises Unusable: a file that its line names is not here.
+        """
         entry = {**DEFAULTS, **model.entry}
-        mounts = []
+        files = []
         for flag in ("model", "dataset", "benchmarks", "post_url", "post_data"):
             if flag in entry:
                 entry[flag] = resolved(model.name, flag, entry[flag])
         for flag in ("dataset", "benchmarks"):
             if path := self._shared(model, entry[flag]):
                 entry[flag] = str(path)
-        for flag in ("model", "dataset", "benchmarks"):
+        for flag in FILES:
             path = Path(entry[flag])
             if not _is_url(entry[flag]) and path.is_file():
                 entry[flag] = str(path.absolute())
-                mounts.append(path.absolute())
+                files.append(path.absolute())
+        return entry, tuple(dict.fromkeys(files))
+
+    def prepare(self, model: Model) -> Prepared:
+        """Raises Unusable: a file that its line names is not here."""
+        entry, mounts = self.line(model)
         out = self.folder / "out" / model.name
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
@@ -101,11 +112,11 @@ class Workshop:
         manifest.unlink(missing_ok=True)
         with open(os.open(manifest, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(json.dumps(entry) + "\n")
-        return Prepared(out, manifest, tuple(dict.fromkeys(mounts)), "post_url" not in entry)
+        return Prepared(out, manifest, mounts, "post_url" not in entry)
 
-    def gather(self, name: str) -> dict[str, Any] | None:
+    def gather(self, name: str, out: Path | None = None) -> dict[str, Any] | None:
         """A model's result, once it has ended; what it left is in its place afterwards."""
-        out = self.folder / "out" / name
+        out = out or self.folder / "out" / name
         try:
             result = json.loads((out / "result.json").read_text())
         except (OSError, ValueError):

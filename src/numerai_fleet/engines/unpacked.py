@@ -26,6 +26,9 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # Unpacked images that stay.
 KEPT = 4
 WHITEOUT, OPAQUE = ".wh.", ".wh..wh..opq"
+# What containers want to mount something at; the files are the machine's own.
+FOLDERS = ("dev", "in", "out", "proc", "sys", "tmp")
+FILES = ("etc/hosts", "etc/resolv.conf")
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,12 @@ class Unpacked:
 class Images:
     """Args:
     folder: has a folder for each image, with image.tar and image.json.
+    store: where they are unpacked to, and stay; None is this user's cache, where the last ones do.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: Path | None = None) -> None:
         self.folder = folder
+        self.store = store.absolute() if store else None
         self._found: dict[str, Unpacked] = {}
 
     def get(self, reference: str) -> Unpacked:
@@ -73,7 +78,7 @@ class Images:
         with tarfile.open(file.with_name("image.tar")) as archive:
             manifest = json.load(_blob(archive, built["digest"]))
             config = json.load(_blob(archive, built["config_digest"]))
-            root = _cache() / built["config_digest"].partition(":")[2]
+            root = self._store() / built["config_digest"].partition(":")[2]
             with (root.parent / "lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if not root.exists():
@@ -82,19 +87,27 @@ class Images:
                     shutil.rmtree(part, ignore_errors=True)  # of one that was killed
                     unpack(archive, [layer["digest"] for layer in manifest["layers"]], part)
                     part.rename(root)
-                    _prune(root)
+                    if self.store is None:
+                        _prune(root)
                 os.utime(root)
                 held = os.open(root, os.O_RDONLY)
                 fcntl.flock(held, fcntl.LOCK_SH)
         return Unpacked(root, config.get("config", {}), held)
 
+    def _store(self) -> Path:
+        if self.store is None:
+            return _cache()
+        self.store.mkdir(parents=True, exist_ok=True)
+        return self.store
+
     def _described(self, reference: str) -> tuple[Path, dict[str, Any]]:
         there = {}
-        for file in sorted(self.folder.glob("*/image.json")):
+        for file in sorted(self.folder.rglob("image.json")):
             description = json.loads(file.read_text())
             there[description["reference"]] = file, description
-        tagged = reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest"
-        if tagged not in there:
+        name, _, digest = reference.partition("@")
+        tagged = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+        if tagged not in there or digest not in ("", there[tagged][1].get("digest")):
             raise EngineError(
                 f"there is no image {reference} in {self.folder}, "
                 + (f"only {', '.join(there)}. " if there else "nor any other. ")
@@ -121,6 +134,12 @@ def unpack(archive: tarfile.TarFile, layers: list[str], root: Path) -> None:
                 path = _place(layer, member, root, placed)
                 if path and member.isdir():
                     modes[path] = member.mode
+    for name in FOLDERS:
+        (root / name).mkdir(exist_ok=True)
+    for name in FILES:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).touch()
+    root.chmod(0o755)
     # Last: root alone could write to some of them before.
     for path, mode in modes.items():
         if path.is_dir() and not path.is_symlink():
@@ -153,7 +172,7 @@ def _place(
         member.linkname = _inside(member.linkname)
         _check((root / member.linkname).parent, root)
     # Folders stay writable to unpack into.
-    layer.extract(member, root, set_attrs=not member.isdir())
+    layer.extract(member, root, set_attrs=not member.isdir(), numeric_owner=True)
     placed.update((path, *path.parents))
     return path
 

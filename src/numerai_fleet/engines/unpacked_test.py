@@ -47,7 +47,9 @@ def image(folder: Path, *layers: bytes) -> Path:
         return {"digest": f"sha256:{digest}"}
 
     descriptors = [blob(gzip.compress(layer)) for layer in layers]
-    config = blob(json.dumps({"config": {"Entrypoint": ["python3"]}}).encode())
+    contents = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+    described = {"config": {"Entrypoint": ["python3"]}, "rootfs": {"diff_ids": contents}}
+    config = blob(json.dumps(described).encode())
     manifest = blob(json.dumps({"config": config, "layers": descriptors}).encode())
     name = f"linux/{unpacked.ARCHITECTURES[platform.machine()]}"
     there = folder / "images/a"
@@ -71,7 +73,9 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def files(root: Path) -> dict[str, str]:
-    return {str(p.relative_to(root)): p.read_text() for p in root.rglob("*") if p.is_file()}
+    """But for what is mounted over."""
+    there = {str(p.relative_to(root)): p.read_text() for p in root.rglob("*") if p.is_file()}
+    return {name: text for name, text in there.items() if name not in unpacked.FILES}
 
 
 def test_later_layers_win(tmp_path: Path):
@@ -136,6 +140,16 @@ def test_images_in_use_stay(tmp_path: Path, cache: Path, monkeypatch):
         os.close(each.lock)
     last = unpacked.Images(image(tmp_path / "2", tar(("b", FILE, "2")))).get("a")
     assert [path for path in cache.iterdir() if path.is_dir()] == [last.root]
+
+
+def test_a_store_of_ones_own_keeps_all(tmp_path: Path, cache: Path, monkeypatch):
+    monkeypatch.setattr(unpacked, "KEPT", 1)
+    store = tmp_path / "store"
+    for number in range(2):
+        images = image(tmp_path / str(number), tar(("a", FILE, str(number))))
+        os.close(unpacked.Images(images, store).get("a").lock)
+    assert sorted(files(each)["a"] for each in store.iterdir() if each.is_dir()) == ["0", "1"]
+    assert not cache.exists()
 
 
 def test_what_is_not_there_is_said(tmp_path: Path):
