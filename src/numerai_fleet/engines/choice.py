@@ -27,7 +27,7 @@ def choose(folder: Path, wanted: str | None, engines: Mapping[str, Callable[[], 
     if before and wanted not in (None, before):
         raise EngineError(
             f"{folder} was started on {before}, and some of its models may still run there: go on with "
-            f"that engine, or take another --folder for {wanted}"
+            f"that engine, or take another --folder for {wanted}; if nothing runs there, remove {kept}"
         )
     chosen = wanted or before
     missing = []
