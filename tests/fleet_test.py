@@ -606,6 +606,31 @@ def test_a_swarm_wants_to_know_where_predictions_go(tmp_path):
     assert "a: without post_url" in log and "--output_dir" in log
 
 
+def test_the_first_engine_at_hand_is_taken_and_kept(installed, tmp_path):
+    installed("bwrap", "bubblewrap")
+    entry = {"name": "a", "image": "nowhere", "model": "/gone"}
+    run = ("run", written(tmp_path, [entry]), f"--images={tmp_path}")
+    gone = {"DOCKER_HOST": "unix:///gone", "CONTAINER_HOST": "unix:///gone"}
+    done = fleet(*run, **gone)
+    _, log = done.communicate()
+    assert done.returncode == 2
+    assert "models run on bubblewrap; docker: no Docker engine answers" in log
+    assert f"there is no image nowhere in {tmp_path}, nor any other. Build it" in log
+    other = fleet(*run, "--engine=docker")
+    _, log = other.communicate()
+    assert other.returncode == 2
+    assert "round.jsonl.run was started on bubblewrap" in log
+
+
+def test_no_engine_at_hand_says_what_to_install(tmp_path):
+    entry = {"name": "a", "python": "3.11", "model": "/gone"}
+    done = fleet("run", written(tmp_path, [entry]), DOCKER_HOST="unix:///gone", PATH="/gone")
+    _, log = done.communicate()
+    assert done.returncode == 2
+    for what in ("docker: no Docker engine", "install podman)", "install bubblewrap)"):
+        assert what in log
+
+
 def test_a_wrong_manifest_starts_nothing(tmp_path):
     (tmp_path / "round.jsonl").write_text('{"name": "a"}\n{"name": \n')
     done = fleet("run", tmp_path / "round.jsonl")

@@ -34,7 +34,8 @@ def choose(folder: Path, wanted: str | None, engines: Mapping[str, Callable[[], 
     if earlier and wanted not in (None, earlier):
         raise EngineError(
             f"{folder} was started on {earlier}, and some of its models may still run there: go on with "
-            f"that engine, or take another --folder for {wanted}"
+            f"that engine, or take another --folder for {wanted}; if nothing runs there, remove "
+            f"{folder / ENGINE}"
         )
     chosen = wanted or earlier
     missing = []
