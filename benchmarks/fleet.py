@@ -74,7 +74,13 @@ def prepare(image: str, models: int) -> None:
 
 def gateway() -> str:
     """This machine's address, as containers see it."""
-    inspect = ("docker", "network", "inspect", "--format={{(index .IPAM.Config 0).Gateway}}", "bridge")
+    inspect = (
+        "docker",
+        "network",
+        "inspect",
+        "--format={{(index .IPAM.Config 0).Gateway}}",
+        "bridge",
+    )
     return subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.strip()
 
 
