@@ -165,8 +165,8 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "--parallel",
         type=int,
         metavar="N",
-        help="models at once (default: as many as this machine has processors and memory for; twice as "
-        "many as a Swarm's nodes have processors, because Swarm places them itself)",
+        help="models at once (default: one more than this machine has processors, if there is memory; twice "
+        "as many as a Swarm's nodes have processors, because Swarm places them itself)",
     )
     parser.add_argument(
         "--network",

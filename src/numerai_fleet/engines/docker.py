@@ -13,7 +13,7 @@ from docker.models.containers import Container
 from docker.types import Mount
 
 from numerai_fleet.engines.base import Ended, EngineError
-from numerai_fleet.engines.local import BESIDE, Limits, Unusable, Workshop, machine_memory
+from numerai_fleet.engines.local import BESIDE, Limits, Unusable, Workshop, at_once, machine_memory
 from numerai_fleet.manifest import Model
 
 RUN, MODEL = "numerai-fleet.run", "numerai-fleet.model"
@@ -27,7 +27,7 @@ CAPABILITIES = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "SETGID", "SETUID"]
 class Docker:
     """Args:
     folder: of the run.
-    parallel: how many models at once; None is as many as there are processors.
+    parallel: how many models at once; None is one more than there are processors.
     network: of Docker's, that containers are in.
     """
 
@@ -43,7 +43,7 @@ class Docker:
             ) from None
         self.limits = limits
         self.network = network
-        self.parallel = parallel or os.cpu_count() or 1
+        self.parallel = parallel or at_once()
         self.workshop = Workshop(folder, self._fetch)
         self.run = run_id(folder)
         self._running = 0

@@ -166,6 +166,12 @@ def machine_memory() -> int:
     return int(available) << 10
 
 
+def at_once() -> int:
+    """How many models keep this machine's processors busy: one more than there are. Each waits for
+    the network and its container now and then, and two can have chosen the same processor."""
+    return (os.cpu_count() or 1) + 1
+
+
 def _own(model: Model) -> dict[str, str]:
     """The limits that its line gives."""
     return model.entry.get("limits", {})
