@@ -91,6 +91,7 @@ def accounted() -> Iterator[None]:
         yield
     finally:
         (root() / "cgroup.procs").write_text(str(os.getpid()))
+        group.rmdir()
 
 
 def spent(nodes: Sequence[swarm_bed.Node]) -> tuple[float, float]:
