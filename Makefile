@@ -9,7 +9,7 @@ TESTS := $(MINORS:%=test_3_%)
 LATEST := $(MINORS:%=push_latest_3_%)
 STABLE := $(MINORS:%=push_stable_3_%)
 
-.PHONY: help run test test_full build $(BUILDS) $(BUILDS:%=%_full) build_shell $(TESTS) pythons notebook_pickle benchmark lock mirror parity digests sizes \
+.PHONY: help run test test_full build $(BUILDS) $(BUILDS:%=%_full) build_shell $(TESTS) pythons notebook_pickle benchmark benchmark_fleet benchmark_swarm lock mirror parity digests sizes \
   vulnerability_db vulnerabilities push_latest push_stable $(LATEST) $(STABLE) reproduce verify shared_builds fmt clean
 
 # numerai-predict's users forced a fresh build with DOCKER_BUILDKIT=0.
@@ -101,6 +101,14 @@ notebook_pickle: ## run NOTEBOOK=path.ipynb in an image's packages; the pickle i
 benchmark: ## the predictor against a plain script, on the example that `make run` leaves; the full image, if built
 	$(PANTS) package images:py311
 	build-support/with-engines python3 benchmarks/compare.py
+
+benchmark_fleet: ## numerai-fleet against a shell loop of `docker run` (FLEET_ARGS=--help)
+	$(PANTS) package images:py311 src/numerai_fleet:numerai-fleet
+	build-support/with-engines python3 benchmarks/fleet.py $(FLEET_ARGS)
+
+benchmark_swarm: ## numerai-fleet on one, two and three nodes of a Swarm, all on this machine (FLEET_ARGS=--help)
+	$(PANTS) package images:py311 src/numerai_fleet:numerai-fleet
+	PYTHONPATH=tests build-support/with-engines python3 benchmarks/fleet_swarm.py $(FLEET_ARGS)
 
 parity: $(if $(filter 0,$(IMPORT)),,$(TRIED)) ## numerai-predict's packages in our images (PYTHON=3.11; IMPORT=0: nothing is built and imported)
 	./pants run build-support/parity.py -- $(COMPARED) $(if $(filter 0,$(IMPORT)),,--imports $(PARITY))

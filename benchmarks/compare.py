@@ -39,7 +39,7 @@ def main() -> None:
     tabular = load("py311")
     prepare(tabular)
     models = [("trivial", "trivial.pkl"), ("LightGBM", "model.pkl")]
-    with server() as url:
+    with server(WORK) as url:
         rows = [
             compare(
                 f"{name} model, {place}",
@@ -180,8 +180,9 @@ def anonymous(stat: str) -> int:
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    argv = [sys.executable, str(HERE / "server.py"), str(WORK)]
+def server(folder: Path, ip: str = "127.0.0.1") -> Iterator[str]:
+    """`server.py`'s address."""
+    argv = [sys.executable, str(HERE / "server.py"), str(folder), ip]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()

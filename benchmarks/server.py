@@ -1,6 +1,6 @@
 """A storage server as far away as a cloud's: 50 ms to answer, 100 MB/s.
 
-python3 server.py FOLDER        prints its address, serves GET and takes POST until it is ended
+python3 server.py FOLDER [IP]   prints its address, serves GET and takes POST until it is ended
 """
 
 import sys
@@ -38,8 +38,9 @@ class Handler(SimpleHTTPRequestHandler):
 
 
 def main() -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=sys.argv[1])) as server:
-        print(f"http://127.0.0.1:{server.server_port}", flush=True)
+    folder, ip = (*sys.argv[1:], "127.0.0.1")[:2]
+    with ThreadingHTTPServer((ip, 0), partial(Handler, directory=folder)) as server:
+        print(f"http://{ip}:{server.server_port}", flush=True)
         server.serve_forever()
 
 
