@@ -590,6 +590,38 @@ def test_a_round_on_slurm_whose_submitter_and_node_die(
         assert SECRET not in text
 
 
+def test_slurm_runs_what_was_rendered(archive, description, served, tmp_path):
+    missing = [name for name in (*slurm_bed.PROGRAMS, "runc") if not shutil.which(name)]
+    if os.geteuid() != 0 or missing:
+        pytest.skip(f"a Slurm cluster on one machine wants root{' and '.join(['', *missing])}")
+    codes = {"good-0": 0, "raises": 1, "refused": 8}
+    with (
+        slurm_bed.cluster(1) as cluster,
+        serving(served, "127.0.0.1") as server,
+        tempfile.TemporaryDirectory() as bundles,
+    ):
+        image = description["reference"]
+        lines = [line(server, image, name, code, True) for name, code in codes.items()]
+        manifest = written(tmp_path, lines)
+        where = ("--output", tmp_path, "--images", archive.parents[1], "--bundles", bundles)
+        rendered = fleet("render", "slurm", manifest, *where, "--name=rendered")
+        script, log = rendered.communicate()
+        assert rendered.returncode == 0, log
+        cluster.command("sbatch", "--wait", script.strip())
+    folder = tmp_path / "rendered-0"
+    said = "".join(folder.joinpath(f"{number}.log").read_text() for number in range(3))
+    (tmp_path / "log").write_text(said)
+    collected = fleet("collect", manifest, "--logs", tmp_path / "log", "--output", tmp_path / "out")
+    assert collected.wait() == 3
+    found = {row["name"]: row["code"] for row in pq.read_table(tmp_path / "out").to_pylist()}
+    assert found == codes
+    ended = [(folder / f"ended/{number}").read_text() for number in range(3)]
+    assert ended == [f"{code}\n" for code in codes.values()]
+    assert server.uploads.keys() == {"good-0"}
+    assert (folder / "input").stat().st_mode & 0o077 == 0
+    assert SECRET not in said + (folder / "array.sh").read_text()
+
+
 def test_slurm_says_what_it_lacks(tmp_path):
     entry = {"name": "a", "python": "3.11", "model": "https://x.example/m.pkl"}
     done = fleet("run", "--engine=slurm", written(tmp_path, [entry]), PATH="/nowhere")

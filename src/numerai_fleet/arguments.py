@@ -22,6 +22,7 @@ RENDERED = {
     "kubernetes": "Secrets, Indexed Jobs and a NetworkPolicy for `kubectl apply`",
     "aws-batch": "manifests, job definitions and array jobs for `aws batch`",
     "swarm": "manifests, and a script that makes replicated jobs of them",
+    "slurm": "array jobs for `sbatch`, on nodes that see DIR at the same path and have crun or runc",
 }
 
 
@@ -108,7 +109,7 @@ def parser() -> argparse.ArgumentParser:
 def _add_render(commands: Any) -> None:
     rendering = commands.add_parser(
         "render",
-        help="describe a manifest's models to Kubernetes, AWS Batch or Swarm, to be submitted by hand",
+        help="describe a manifest's models to Kubernetes, AWS Batch, Swarm or Slurm, to be submitted by hand",
     )
     engines = rendering.add_subparsers(required=True, metavar="ENGINE")
     for name, what in RENDERED.items():
@@ -130,14 +131,16 @@ def _add_render(commands: Any) -> None:
             metavar="N",
             help="models of an array at once (default: the engine's; twice a Swarm's nodes)",
         )
-        engine.add_argument(
-            "--cache_dir", metavar="DIR", help="keeps live data on each node (default: no)"
-        )
-        if name != "swarm":
+        if name != "slurm":
+            engine.add_argument(
+                "--cache_dir", metavar="DIR", help="keeps live data on each node (default: no)"
+            )
+        if name in ("kubernetes", "aws-batch"):
             _add_trying_again(engine)
         _add_limits(engine)
         _add_registry(engine)
         engine.set_defaults(command="render", engine=name)
+    _add_images(engines.choices["slurm"])
     aws = engines.choices["aws-batch"]
     aws.add_argument(
         "--manifests",
@@ -178,21 +181,7 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "how they are submitted (default: the one that the run was started on, or the first at hand of "
         f"{', '.join(choice.LOCAL)})",
     )
-    parser.add_argument(
-        "--images",
-        type=Path,
-        default=Path("dist/images"),
-        metavar="DIR",
-        help="with bubblewrap and slurm: where images are, each a folder with image.tar and image.json, as "
-        "./pants package leaves them (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--bundles",
-        type=Path,
-        metavar="DIR",
-        help="where bubblewrap and slurm unpack each image, once (default: ~/.cache/numerai-fleet, where the "
-        "last four stay; with slurm the run's folder, because all nodes must see it)",
-    )
+    _add_images(parser)
     parser.add_argument(
         "--parallel",
         type=int,
@@ -209,6 +198,24 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     )
     _add_limits(parser)
     _add_registry(parser)
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--images",
+        type=Path,
+        default=Path("dist/images"),
+        metavar="DIR",
+        help="with bubblewrap and slurm: where images are, each a folder with image.tar and image.json, as "
+        "./pants package leaves them (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--bundles",
+        type=Path,
+        metavar="DIR",
+        help="where bubblewrap and slurm unpack each image, once (default: ~/.cache/numerai-fleet, where the "
+        "last four stay; with slurm bundles in the run's folder or DIR, because all nodes must see it)",
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:

@@ -26,7 +26,7 @@ from numerai_fleet.engines.unpacked import Images
 from numerai_fleet.follow import Follow
 from numerai_fleet.journal import FolderInUse, Journal
 from numerai_fleet.manifest import ManifestError, Model
-from numerai_fleet.render import aws_batch, kubernetes, swarm
+from numerai_fleet.render import aws_batch, kubernetes, slurm, swarm
 from numerai_fleet.render.batches import Options
 from numerai_fleet.table import Table
 
@@ -101,6 +101,11 @@ def describe(args: argparse.Namespace) -> int:
     """Writes an engine's description of a manifest's models."""
     models = manifest.load(args.manifest, args.registry)
     options = _options(args)
+    if args.engine == "slurm":
+        images = Images(args.images, args.bundles or args.output / "bundles")
+        for script in slurm.write(models, options, images, args.output):
+            print(script)
+        return OK
     if args.engine == "aws-batch":
         aws = (args.manifests, args.execution_role, args.queue)
         files = aws_batch.files(models, options, *aws)
@@ -114,11 +119,12 @@ def describe(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> Options:
-    given = {key: getattr(args, key) for key in ("retries", "deadline") if hasattr(args, key)}
+    names = ("cache_dir", "retries", "deadline")
+    given = {name: getattr(args, name) for name in names if hasattr(args, name)}
     if not DNS_LABEL.fullmatch(args.name):
         raise ManifestError(f"--name {args.name}: lower-case letters, digits and - make a name")
     limits = Limits(args.limits)
-    return Options(args.name, limits, parallel=args.parallel, cache_dir=args.cache_dir, **given)
+    return Options(args.name, limits, parallel=args.parallel, **given)
 
 
 def _engine(folder: Path, args: argparse.Namespace) -> Engine:
@@ -132,7 +138,7 @@ def _engine(folder: Path, args: argparse.Namespace) -> Engine:
         without_network()
         return Bubblewrap(*common, Images(args.images, args.bundles))
 
-    def slurm() -> Engine:
+    def by_slurm() -> Engine:
         without_network()
         return Slurm(*common, Images(args.images, args.bundles or folder / "bundles"))
 
@@ -141,7 +147,7 @@ def _engine(folder: Path, args: argparse.Namespace) -> Engine:
         "podman": lambda: Podman(*common, args.network or "bridge"),
         "bubblewrap": bubblewrap,
         "swarm": lambda: Swarm(*common, args.network, getattr(args, "output_dir", None)),
-        "slurm": slurm,
+        "slurm": by_slurm,
     }
     return choice.choose(folder, args.engine, engines)
 

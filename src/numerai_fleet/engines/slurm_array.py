@@ -43,6 +43,7 @@ def write(
     input: str,
     memory: int | None,
     env: Mapping[str, str],
+    parallel: int | None = None,
 ) -> Path:
     """Writes the folder of an array job; returns the script.
 
@@ -51,6 +52,7 @@ def write(
         name: the job's.
         memory: bytes for each task; None where Slurm does not keep account of it.
         env: the tasks' environment.
+        parallel: how many of them at once; None is as many as there is room for.
     """
     for number, task in enumerate(tasks):
         place = folder / str(number)
@@ -62,7 +64,7 @@ def write(
         (place / "config.json").write_text(json.dumps(config, indent=1))
     (folder / ENDED).mkdir()
     path = folder / SCRIPT
-    path.write_text(script(folder, name, len(tasks), memory))
+    path.write_text(script(folder, name, len(tasks), memory, parallel))
     # The last of all, and whole at once: what has it is whole, too.
     new = folder / f".{INPUT}"
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -71,12 +73,15 @@ def write(
     return path
 
 
-def script(folder: Path, name: str, count: int, memory: int | None) -> str:
+def script(
+    folder: Path, name: str, count: int, memory: int | None, parallel: int | None = None
+) -> str:
     """What sbatch takes for the `count` tasks whose bundles are in the folder; see `write`."""
     reserved = "" if memory is None else f"\n#SBATCH --mem={-(-memory >> 20)}M"
+    at_once = "" if parallel is None else f"%{parallel}"
     return f"""#!/bin/sh
 #SBATCH --job-name={name}
-#SBATCH --array=0-{count - 1}
+#SBATCH --array=0-{count - 1}{at_once}
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=1{reserved}
 #SBATCH --no-requeue
