@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "scontrol", "sinfo")
@@ -130,8 +130,10 @@ class Cluster:
                     pass
             time.sleep(0.05)
         for path in left:
-            # A control group is empty, for all the files that it shows.
-            path.rmdir() if path.is_relative_to(CONTROL_GROUPS) else shutil.rmtree(path)
+            # What ended by itself meanwhile has cleared up. A control group is empty, for all the files
+            # that it shows.
+            with suppress(FileNotFoundError):
+                path.rmdir() if path.is_relative_to(CONTROL_GROUPS) else shutil.rmtree(path)
 
     def _tasks(self, node: str) -> set[int]:
         """Processes that have the node's name in their environment, those that watch over these, and all
