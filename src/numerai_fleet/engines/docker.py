@@ -49,9 +49,9 @@ class Docker:
     def running(self) -> set[str]:
         names = set()
         for container in self._containers():
-            if container.status == "created":
-                # Its submitter was killed before it could start it.
-                container.remove()
+            if container.status == "created" or MODEL not in container.labels:
+                # Its submitter was killed before it could start it, or while it waited for data.
+                container.remove(force=True)
             elif container.status not in ENDED:
                 names.add(container.labels[MODEL])
         return names
@@ -82,7 +82,7 @@ class Docker:
 
     def ended(self) -> list[Ended]:
         self._forget()
-        containers = self._containers()
+        containers = [each for each in self._containers() if MODEL in each.labels]
         exited = [each for each in containers if each.status in ENDED]
         self._running = len(containers) - len(exited)
         self._told, refused, self._refused = exited, self._refused, []
@@ -126,7 +126,7 @@ class Docker:
 
     def _containers(self) -> list[Container]:
         try:
-            filters = {"label": [f"{RUN}={self.run}", MODEL]}
+            filters = {"label": f"{RUN}={self.run}"}
             return self.client.containers.list(all=True, filters=filters, ignore_removed=True)
         except (DockerException, OSError) as error:
             raise EngineError(f"the engine does not answer any more: {error}") from None
