@@ -47,15 +47,19 @@ def main() -> None:
         "--rounds", type=int, default=5, help="of loop and fleet each (default: %(default)s)"
     )
     parser.add_argument("--parallel", type=int, help="the fleet's (default: as the fleet chooses)")
+    parser.add_argument(
+        "--engine", help="the fleet's; the loop is always Docker's (default: docker)"
+    )
     args = parser.parse_args()
     image = load("py311")
     prepare(image, args.models)
-    flags = [f"--parallel={args.parallel}"] if args.parallel else []
+    flags = [f"--engine={args.engine or 'docker'}"]
+    flags += [f"--parallel={args.parallel}"] if args.parallel else []
     rounds = []
     with server(WORK / "served", gateway()) as url:
         lines = entries(url, image, args.models)
         loop(lines[:1])  # the first warm caches up
-        fleet(lines[:1])
+        fleet(lines[:1], *flags)
         for number in range(args.rounds):
             rounds.append((loop(lines), fleet(lines, *flags)))
             print(f"{number + 1} of {args.rounds}: {ratio(*rounds[-1]):.2f}", file=sys.stderr)

@@ -17,12 +17,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from numerai_fleet.engines.base import Ended, EngineError
 from numerai_fleet.engines.docker import CAPABILITIES, OUT, passed_on
-from numerai_fleet.engines.local import BESIDE, Limits, Unusable, Workshop, room
+from numerai_fleet.engines.local import BESIDE, Limits, Unusable, Workshop, processor, room
 from numerai_fleet.engines.unpacked import Images, Unpacked
 from numerai_fleet.manifest import Model
 
@@ -45,7 +46,7 @@ class Bubblewrap:
         self.parallel = parallel or os.cpu_count() or 1
         self.workshop = Workshop(folder, self._fetch)
         self._out = self.workshop.folder / "out"
-        self._running = 0
+        self._running: list[int | None] = []  # their processors
         self._children: list[subprocess.Popen[bytes]] = []
         self._told: list[str] = []
         self._refused: list[Ended] = []
@@ -61,7 +62,7 @@ class Bubblewrap:
         return names
 
     def room(self) -> int:
-        return room(self.parallel, self._running, self.limits)
+        return room(self.parallel, len(self._running), self.limits)
 
     def start(self, models: Sequence[Model]) -> None:
         self._forget()
@@ -78,15 +79,19 @@ class Bubblewrap:
             args += [f"--output_dir={OUT if prepared.keeps_predictions else '/tmp'}"]
             memory = self.limits.of(model) + BESIDE
             command = _sandbox(image, prepared.out, prepared.mounts, memory)
-            self._detach(model.name, prepared.manifest, [*command, *args], image.lock)
-            self._running += 1
+            there = sorted(os.sched_getaffinity(0))
+            chosen = processor(model, self.limits, there, self._running)
+            with _on(chosen):
+                self._detach(model.name, prepared.manifest, [*command, *args], image.lock, chosen)
+            self._running.append(chosen)
 
     def ended(self) -> list[Ended]:
         self._forget()
         self._children = [child for child in self._children if child.poll() is None]
         names = self._names()
-        self._told = [name for name in names if not self._is_locked(name)]
-        self._running = len(names) - len(self._told)
+        going_on = {name for name in names if self._is_locked(name)}
+        self._told = [name for name in names if name not in going_on]
+        self._running = [self._status(name).get("processor") for name in going_on]
         refused, self._refused = self._refused, []
         return [*refused, *map(self._ended, self._told)]
 
@@ -108,7 +113,14 @@ class Bubblewrap:
         code = status.get("exit-code", (result or {}).get("code"))
         return Ended(name, code, result, message, status["key"])
 
-    def _detach(self, name: str, manifest: Path, command: Sequence[str], lock: int) -> None:
+    def _detach(
+        self,
+        name: str,
+        manifest: Path,
+        command: Sequence[str],
+        lock: int,
+        chosen: int | None,
+    ) -> None:
         status, log = (
             os.open(self._file(name, kind), os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
             for kind in ("status", "log")
@@ -118,7 +130,8 @@ class Bubblewrap:
         held = ("--json-status-fd", str(status), "--sync-fd", str(sync))
         try:
             fcntl.flock(status, fcntl.LOCK_EX)
-            os.write(status, f"{json.dumps({'key': secrets.token_hex(8)})}\n".encode())
+            noted = {"key": secrets.token_hex(8), "processor": chosen}
+            os.write(status, f"{json.dumps(noted)}\n".encode())
             with manifest.open() as line:
                 child = subprocess.Popen(
                     (self.program, *held, *command),
@@ -157,7 +170,7 @@ class Bubblewrap:
         return False
 
     def _status(self, name: str) -> dict[str, Any]:
-        """All that its lines say: key, child-pid, exit-code."""
+        """All that its lines say: key, processor, child-pid, exit-code."""
         found: dict[str, Any] = {}
         whole = self._file(name, "status").read_text().rpartition("\n")[0]
         for line in whole.splitlines():
@@ -188,6 +201,18 @@ class Bubblewrap:
         self.workshop.clear(name)
         for kind in ("log", "status"):
             self._file(name, kind).unlink(missing_ok=True)
+
+
+@contextmanager
+def _on(processor: int | None) -> Iterator[None]:
+    """What is started here has this processor."""
+    there = os.sched_getaffinity(0)
+    if processor is not None:
+        os.sched_setaffinity(0, {processor})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, there)
 
 
 def _program() -> str:

@@ -14,7 +14,7 @@ from docker.models.containers import Container
 from docker.types import Mount
 
 from numerai_fleet.engines.base import Ended, EngineError
-from numerai_fleet.engines.local import BESIDE, Limits, Unusable, Workshop, room
+from numerai_fleet.engines.local import BESIDE, Limits, Unusable, Workshop, processor, room
 from numerai_fleet.manifest import Model
 
 RUN, MODEL = "numerai-fleet.run", "numerai-fleet.model"
@@ -38,10 +38,13 @@ class Docker:
         self.client = self._connect()
         self.limits = limits
         self.network = network
-        self.parallel = parallel or os.cpu_count() or 1
+        engine = self.client.info()
+        self.parallel = parallel or engine["NCPU"]
+        # Without the right to say which (rootless), the predictor chooses one at random.
+        self._processors = range(engine["NCPU"]) if engine.get("CPUSet") else range(0)
         self.workshop = Workshop(folder, self._fetch)
         self.run = run_id(folder)
-        self._running = 0
+        self._running: list[int | None] = []  # their processors
         self._images: set[str] = set()
         self._told: list[Container] = []
         self._refused: list[Ended] = []
@@ -57,7 +60,7 @@ class Docker:
         return names
 
     def room(self) -> int:
-        return room(self.parallel, self._running, self.limits)
+        return room(self.parallel, len(self._running), self.limits)
 
     def start(self, models: Sequence[Model]) -> None:
         self._forget()
@@ -77,14 +80,17 @@ class Docker:
             flags += [f"--result={OUT}/result.json", *self.limits.flags(model)]
             flags += [f"--output_dir={OUT if prepared.keeps_predictions else '/tmp'}"]
             memory = self.limits.of(model)
-            self._container(model.image, flags, mounts, {MODEL: model.name}, memory)
-            self._running += 1
+            chosen = processor(model, self.limits, self._processors, self._running)
+            self._container(model.image, flags, mounts, {MODEL: model.name}, memory, chosen)
+            self._running.append(chosen)
 
     def ended(self) -> list[Ended]:
         self._forget()
         containers = [each for each in self._containers() if MODEL in each.labels]
         exited = [each for each in containers if each.status in ENDED]
-        self._running = len(containers) - len(exited)
+        going_on = [each for each in containers if each.status not in ENDED]
+        given = [each.attrs["HostConfig"]["CpusetCpus"] for each in going_on]
+        self._running = [int(each) if each.isdigit() else None for each in given]
         self._told, refused, self._refused = exited, self._refused, []
         return [*refused, *(self._ended(container) for container in exited)]
 
@@ -138,6 +144,7 @@ class Docker:
         mounts: list[Mount],
         labels: dict[str, str],
         memory: int,
+        processor: int | None = None,
     ) -> Container:
         try:
             return self.client.containers.run(
@@ -154,6 +161,7 @@ class Docker:
                 cap_add=CAPABILITIES,
                 security_opt=["no-new-privileges"],
                 mem_limit=memory + BESIDE,
+                cpuset_cpus=None if processor is None else str(processor),
                 environment=passed_on(),
                 **self._options(),
             )

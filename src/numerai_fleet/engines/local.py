@@ -7,7 +7,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,9 @@ class Limits:
         """Bytes that the model may take."""
         match = re.fullmatch(r"([\d.]+) *([kmgt]?).*", _own(model).get("memory", "").lower())
         return int(float(match[1]) * UNITS[match[2]]) if match else self.memory
+
+    def preset_of(self, model: Model) -> str:
+        return _own(model).get("preset", self.preset)
 
     def flags(self, model: Model) -> list[str]:
         """A flag would win over the line."""
@@ -175,6 +179,22 @@ def room(parallel: int, running: int, limits: Limits) -> int:
     does not use its own yet."""
     fits = machine_memory() // (limits.memory + BESIDE)
     return min(parallel - running, max(fits, 1 - running))
+
+
+def processor(
+    model: Model, limits: Limits, there: Sequence[int], running: Sequence[int | None]
+) -> int | None:
+    """For a model that may use one processor: that which the fewest have. None leaves it to the
+    predictor, which would choose one at random: two models may share it while another is idle.
+
+    Args:
+        there: the processors that can be chosen.
+        running: those of the models that run.
+    """
+    if limits.preset_of(model) != "numerai" or not there:
+        return None
+    taken = Counter(running)
+    return min(there, key=lambda each: taken[each])
 
 
 def machine_memory() -> int:
