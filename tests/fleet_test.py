@@ -643,7 +643,7 @@ def test_the_first_engine_at_hand_is_taken_and_kept(installed, tmp_path):
     entry = {"name": "a", "image": "nowhere", "model": "/gone"}
     run = ("run", written(tmp_path, [entry]), f"--images={tmp_path}")
     gone = {"DOCKER_HOST": "unix:///gone", "CONTAINER_HOST": "unix:///gone"}
-    done = fleet(*run, **gone)
+    done = fleet(*run, "--local", **gone)
     _, log = done.communicate()
     assert done.returncode == 2
     assert "models run on bubblewrap; docker: no Docker engine answers" in log
@@ -652,6 +652,11 @@ def test_the_first_engine_at_hand_is_taken_and_kept(installed, tmp_path):
     _, log = other.communicate()
     assert other.returncode == 2
     assert "round.jsonl.run was started on bubblewrap" in log
+    (tmp_path / "round.jsonl.run/engine").write_text("slurm")
+    local = fleet(*run, "--local")
+    _, log = local.communicate()
+    assert local.returncode == 2
+    assert "round.jsonl.run was started on slurm" in log
 
 
 def test_no_engine_at_hand_says_what_to_install(tmp_path):
@@ -671,6 +676,14 @@ def test_a_wrong_manifest_starts_nothing(tmp_path):
     assert "line 1: 'model' is a required property" in log
     assert "line 2: no JSON" in log
     assert not (tmp_path / "round.jsonl.run").exists()
+
+
+def test_collect_says_what_it_cannot_read(tmp_path):
+    manifest = written(tmp_path, [{"name": "a", "python": "3.11", "model": "/m.pkl"}])
+    done = fleet("collect", manifest, "--logs", tmp_path / "gone")
+    _, log = done.communicate()
+    assert done.returncode == 2
+    assert log.startswith("numerai-fleet: ") and "gone" in log and "Traceback" not in log
 
 
 def test_help_names_the_exit_codes():

@@ -172,7 +172,8 @@ def _add_trying_again(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
         "--engine",
         choices=(*choice.LOCAL, *choice.CLUSTERS),
         help="what runs the models. On this machine: docker, podman, or bubblewrap (bwrap), which needs no "
@@ -180,6 +181,13 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "that have crun or runc and see the run's folder at the same path; SBATCH_PARTITION and its like say "
         "how they are submitted (default: the one that the run was started on, or the first at hand of "
         f"{', '.join(choice.LOCAL)})",
+    )
+    where.add_argument(
+        "--local",
+        dest="engine",
+        action="store_const",
+        const="local",
+        help="on this machine, by the first at hand of these",
     )
     _add_images(parser)
     parser.add_argument(

@@ -74,19 +74,19 @@ def stop(args: argparse.Namespace) -> int:
 
 
 def gather(args: argparse.Namespace) -> int:
-    if args.logs:
-        models = manifest.load(str(args.folder), args.registry)
-        records = collect.from_logs(args.logs.read_text(errors="replace"))
-        output = Path("results.parquet")
-    else:
-        folder = _existing(args.folder)
-        models = manifest.load(str(folder / "manifest.jsonl"), args.registry)
-        journal = Journal(folder)
-        journal.close()
-        records = journal.records
-        output = folder / "results.parquet"
-    found = list(collect.rows(models, records))
     try:
+        if args.logs:
+            models = manifest.load(str(args.folder), args.registry)
+            records = collect.from_logs(args.logs.read_text(errors="replace"))
+            output = Path("results.parquet")
+        else:
+            folder = _existing(args.folder)
+            models = manifest.load(str(folder / "manifest.jsonl"), args.registry)
+            journal = Journal(folder)
+            journal.close()
+            records = journal.records
+            output = folder / "results.parquet"
+        found = list(collect.rows(models, records))
         collect.write(found, args.output or output)
         if args.predictions:
             pq.write_table(collect.predictions(found), args.predictions)

@@ -25,12 +25,15 @@ def choose(folder: Path, wanted: str | None, engines: Mapping[str, Callable[[], 
 
     Args:
         folder: of the run.
+        wanted: a name; `local` for any that runs models on this machine; None for any.
         engines: makes each, by its name; raises EngineError where it is not at hand.
 
     Raises:
         EngineError: none is at hand, or the run is on another.
     """
     earlier = before(folder)
+    if wanted == "local" and earlier in (None, *LOCAL):
+        wanted = earlier
     if earlier and wanted not in (None, earlier):
         raise EngineError(
             f"{folder} was started on {earlier}, and some of its models may still run there: go on with "
