@@ -40,8 +40,11 @@ class Docker:
         self.network = network
         engine = self.client.info()
         self.parallel = parallel or engine["NCPU"]
-        # Without the right to say which (rootless), the predictor chooses one at random.
-        self._processors = range(engine["NCPU"]) if engine.get("CPUSet") else range(0)
+        # The engine says how many it has, not which: those of this process, if it has as many. Else,
+        # and without the right to give them (rootless), the predictor chooses.
+        here = sorted(os.sched_getaffinity(0))
+        can_give = engine.get("CPUSet") and len(here) == engine["NCPU"]
+        self._processors = here if can_give else []
         self.workshop = Workshop(folder, self._fetch)
         self.run = run_id(folder)
         self._running: list[int | None] = []  # their processors
