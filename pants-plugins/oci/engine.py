@@ -143,7 +143,7 @@ def bubblewrap(run: Run) -> Optional[Command]:
         *("--unshare-user", "--uid", "0", "--gid", "0", "--unshare-pid", "--unshare-ipc"),
         *("--unshare-uts", "--hostname", "container", "--die-with-parent", "--clearenv"),
         *_words("--setenv", {"HOME": "/root", **env}),
-        *_mounts(root, Path("/"), [run.folder, *network]),
+        *mounts(root, Path("/"), [run.folder, *network]),
         *("--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"),
         # After /tmp, so that a folder below it is seen too.
         *("--bind", str(run.folder), str(run.folder)),
@@ -247,7 +247,7 @@ def _lock(folder: Path, kind: int) -> bool:
         return False
 
 
-def _mounts(root: Path, folder: Path, shared: Sequence[Path]) -> Iterator[str]:
+def mounts(root: Path, folder: Path, shared: Sequence[Path]) -> Iterator[str]:
     """Shows `folder` of the image read-only, but for the folders above what is shared: those are made
     anew, because nothing can be mounted where a read-only folder has no place for it."""
     for entry in sorted((root / folder.relative_to("/")).iterdir()):
@@ -258,7 +258,7 @@ def _mounts(root: Path, folder: Path, shared: Sequence[Path]) -> Iterator[str]:
             continue
         elif any(path in target.parents for target in shared):
             yield from ("--dir", str(path))
-            yield from _mounts(root, path, shared)
+            yield from mounts(root, path, shared)
         else:
             yield from ("--ro-bind", str(entry), str(path))
 

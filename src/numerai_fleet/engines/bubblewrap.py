@@ -26,6 +26,7 @@ from numerai_fleet.engines.docker import CAPABILITIES, OUT, passed_on
 from numerai_fleet.engines.local import BESIDE, Limits, Unusable, Workshop, processor, room
 from numerai_fleet.engines.unpacked import Images, Unpacked
 from numerai_fleet.manifest import Model
+from oci.engine import mounts
 
 # How other machines are found.
 NETWORK = (Path("/etc/resolv.conf"), Path("/etc/hosts"))
@@ -254,7 +255,7 @@ def _sandbox(image: Unpacked, out: Path, files: Sequence[Path], memory: int) -> 
     yield from ("--hostname", "model", "--clearenv")
     for variable, value in {**env, **passed_on()}.items():
         yield from ("--setenv", variable, value)
-    yield from _mounts(image.root, Path("/"), shared)
+    yield from mounts(image.root, Path("/"), shared)
     yield from ("--dev", "/dev", "--proc", "/proc")
     for path in OF_ROOT:
         if path.exists():
@@ -266,19 +267,3 @@ def _sandbox(image: Unpacked, out: Path, files: Sequence[Path], memory: int) -> 
         yield from ("--ro-bind", str(file), str(file))
     yield from ("--remount-ro", "/", "--chdir", image.config.get("WorkingDir") or "/", "--")
     yield from (*(image.config.get("Entrypoint") or ()),)
-
-
-def _mounts(root: Path, folder: Path, shared: Sequence[Path]) -> Iterator[str]:
-    """Shows `folder` of the image read-only, but for the folders above what is shared: those are made
-    anew, because nothing can be mounted where a read-only folder has no place for it."""
-    for entry in sorted((root / folder.relative_to("/")).iterdir()):
-        path = folder / entry.name
-        if entry.is_symlink():
-            yield from ("--symlink", os.readlink(entry), str(path))
-        elif path in shared or str(path) in ("/dev", "/proc", "/tmp"):
-            continue
-        elif any(path in target.parents for target in shared):
-            yield from ("--dir", str(path))
-            yield from _mounts(root, path, shared)
-        else:
-            yield from ("--ro-bind", str(entry), str(path))
