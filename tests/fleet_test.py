@@ -303,6 +303,20 @@ def alone(program: Callable[..., str], image: str, served: Path, folder: Path) -
     return single.read_bytes()
 
 
+def inspected(pool: Pool, folder: Path) -> str:
+    """What the engine says of a run's containers, whose submitter is dead. One that it had asked to
+    remove goes nevertheless, and may be gone between the two questions."""
+    assert pool.program
+    for _ in range(5):
+        containers = pool.containers(folder)
+        assert containers
+        try:
+            return pool.program("inspect", *containers)
+        except AssertionError as error:
+            fault = error
+    raise fault
+
+
 def capabilities(folder: Path) -> set[str]:
     """Of root's Pythons that have files of this run: launchers'. Only root sees whose they are."""
     found = set()
@@ -338,8 +352,7 @@ def test_a_round_with_faults_of_each_kind(manifest, server, pool, tmp_path):
             time.sleep(0.05)
         listed = subprocess.run(("ps", "axeww"), capture_output=True, text=True).stdout
         killed.send_signal(signal.SIGKILL)
-    # Nobody removes them now.
-    described = pool.program("inspect", *pool.containers(folder)) if pool.program else ""
+    described = inspected(pool, folder) if pool.program else ""
     done = fleet(*run, **pool.env)
     said, log = done.communicate()
     assert done.returncode == 3, log
