@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -18,7 +19,8 @@ from numerai_fleet.manifest import Model
 class Processes:
     """Runs the shell command that a model's line has as `model`, `parallel` at a time.
 
-    folder/NAME.N: its Nth try, made by the process itself; folder/NAME.N.code: how that ended.
+    folder/NAME.N: its Nth try, made by the process itself; folder/NAME.N.code: how that ended. Until the
+    former is there the process holds a lock: whoever starts it may be killed in between.
     """
 
     def __init__(self, folder: Path, parallel: int) -> None:
@@ -27,9 +29,11 @@ class Processes:
         self.parallel = parallel
 
     def tries(self, name: str) -> int:
+        self._lock().close()
         return len(list(self.folder.glob(f"{name}.[0-9]")))
 
     def running(self) -> set[str]:
+        self._lock().close()
         tried = self.folder.glob("*.[0-9]")
         return {path.stem for path in tried if not Path(f"{path}.code").exists()}
 
@@ -39,12 +43,11 @@ class Processes:
     def start(self, models: Sequence[Model]) -> None:
         for model in models:
             path = self.folder / f"{model.name}.{self.tries(model.name)}"
-            script = f"touch {path}; ({model.entry['model']}); echo $? > {path}.tmp"
+            script = f"touch {path}; exec < /dev/null; ({model.entry['model']}); echo $? > {path}.tmp"
             script += f"; mv {path}.tmp {path}.code"
             env = {**os.environ, "TRY": path.suffix[1:]}
-            subprocess.Popen(("setsid", "sh", "-c", script), env=env, stdin=subprocess.DEVNULL)
-            while not path.exists():
-                time.sleep(0.001)
+            with self._lock() as lock:
+                subprocess.Popen(("setsid", "sh", "-c", script), env=env, stdin=lock)
 
     def ended(self) -> list[Ended]:
         """All of them, each time."""
@@ -55,6 +58,12 @@ class Processes:
 
     def stop(self) -> None:
         raise NotImplementedError
+
+    def _lock(self) -> TextIO:
+        """Held as long as any process has it open."""
+        lock = (self.folder / ".lock").open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return lock
 
 
 @pytest.fixture
