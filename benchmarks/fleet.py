@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,14 +79,11 @@ def prepare(image: str, models: int) -> None:
 
 def gateway() -> str:
     """This machine's address, as containers see it."""
-    inspect = (
-        "docker",
-        "network",
-        "inspect",
-        "--format={{(index .IPAM.Config 0).Gateway}}",
-        "bridge",
-    )
-    return subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.strip()
+    inspect = ("docker", "network", "inspect", "bridge")
+    told = subprocess.run(inspect, stdout=subprocess.PIPE, check=True).stdout
+    (config,) = json.loads(told)[0]["IPAM"]["Config"]
+    # An engine that has just made its bridge does not tell: it gave it the first address.
+    return config.get("Gateway") or str(ip_network(config["Subnet"])[1])
 
 
 def entries(url: str, image: str, models: int) -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 
 import pandas as pd
@@ -67,8 +68,9 @@ def pool(request: pytest.FixtureRequest, installed, archive, description, tmp_pa
     if name == "docker":
         docker = request.getfixturevalue("docker")
         request.getfixturevalue("docker_image")
-        gateway = "{{(index .IPAM.Config 0).Gateway}}"
-        address = docker("network", "inspect", f"--format={gateway}", "bridge").strip()
+        (config,) = json.loads(docker("network", "inspect", "bridge"))[0]["IPAM"]["Config"]
+        # An engine that has just made its bridge does not tell: it gave it the first address.
+        address = config.get("Gateway") or str(ip_network(config["Subnet"])[1])
         return Pool(flags[:1], image, address, docker, {})
     if name == "bubblewrap":
         installed("bwrap", "bubblewrap")
