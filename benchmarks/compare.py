@@ -185,8 +185,10 @@ def server(folder: Path, ip: str = "127.0.0.1") -> Iterator[str]:
     argv = [sys.executable, str(HERE / "server.py"), str(folder), ip]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.kill()
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
 
 
 if __name__ == "__main__":

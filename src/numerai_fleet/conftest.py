@@ -23,6 +23,8 @@ class Processes:
     former is there the process holds a lock: whoever starts it may be killed in between.
     """
 
+    pause = 0.01
+
     def __init__(self, folder: Path, parallel: int) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
@@ -43,7 +45,9 @@ class Processes:
     def start(self, models: Sequence[Model]) -> None:
         for model in models:
             path = self.folder / f"{model.name}.{self.tries(model.name)}"
-            script = f"touch {path}; exec < /dev/null; ({model.entry['model']}); echo $? > {path}.tmp"
+            script = (
+                f"touch {path}; exec < /dev/null; ({model.entry['model']}); echo $? > {path}.tmp"
+            )
             script += f"; mv {path}.tmp {path}.code"
             env = {**os.environ, "TRY": path.suffix[1:]}
             with self._lock() as lock:

@@ -11,7 +11,6 @@ from numerai_fleet.journal import Journal, Record
 from numerai_fleet.manifest import Model
 from numerai_fleet.table import Table
 
-POLL = 0.2  # seconds
 # Seconds before a try after the platform's fault; doubles with each.
 BACKOFF = 2.0
 
@@ -51,7 +50,7 @@ class Follow:
                 if not self.running and not self._open():
                     self.engine.ended()
                     return self._records()
-                time.sleep(POLL)
+                time.sleep(self.engine.pause)
 
     def _end(self, ended: Ended) -> None:
         if ended.name not in self.models or ended.key in self.journal.told - {""}:

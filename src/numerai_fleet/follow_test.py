@@ -25,7 +25,6 @@ RETRIES = 2
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
     monkeypatch.setattr(follow, "BACKOFF", 0)
-    monkeypatch.setattr(follow, "POLL", 0.01)
 
 
 def followed(manifest: Path, folder: Path, parallel: int = 4) -> tuple[dict[str, Record], str]:
@@ -70,7 +69,7 @@ SUBMITTER = """
 import sys
 from pathlib import Path
 from numerai_fleet import follow, follow_test
-follow.BACKOFF, follow.POLL = 0, 0.01
+follow.BACKOFF = 0
 follow_test.followed(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 

@@ -32,7 +32,14 @@ class EngineError(Exception):
 
 
 class Engine(Protocol):
-    """All of these concern one run of the fleet. Each may raise EngineError."""
+    """All of these concern one run of the fleet. Each may raise EngineError.
+
+    Attributes:
+        pause: seconds between two looks at what ended, in proportion to what a look costs; until the next
+            one a processor may be idle.
+    """
+
+    pause: float
 
     def running(self) -> set[str]:
         """The models whose tries go on, an earlier submitter's too; not those that `ended` is to tell."""

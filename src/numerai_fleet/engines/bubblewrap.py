@@ -16,8 +16,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class Bubblewrap:
     folder: of the run.
     parallel: how many models at once; None is as many as there are processors.
     """
+
+    pause = 0.05
 
     def __init__(self, folder: Path, limits: Limits, parallel: int | None, images: Images) -> None:
         self.program = _program()
@@ -148,12 +150,20 @@ class Bubblewrap:
                 os.close(descriptor)
         self._children.append(child)
 
-    def _fetch(self, model: Model, source: str, folder: Path) -> bool:
+    @contextmanager
+    def _fetch(self, model: Model, source: str, folder: Path) -> Iterator[Callable[[], object]]:
         command = _sandbox(self.images.get(model.image), folder, (), self.limits.memory)
         args = ("--fetch", "--dataset=@-", f"--output_dir={OUT}")
         argv = (self.program, "--die-with-parent", *command, *args)
-        done = subprocess.run(argv, input=source.encode(), env={}, capture_output=True)
-        return done.returncode == 0
+        pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+        with subprocess.Popen(argv, stdin=pipe, stdout=nowhere, stderr=nowhere, env={}) as fetch:
+            assert fetch.stdin
+            try:
+                with suppress(BrokenPipeError), fetch.stdin as given:
+                    given.write(source.encode())
+                yield fetch.wait
+            finally:
+                fetch.kill()
 
     def _names(self) -> list[str]:
         found = self._out.glob(".*.status")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numerai_fleet.engines.base import Ended, EngineError
 from numerai_fleet.engines.local import BESIDE, Limits, Unusable, Workshop, processor, room
 from numerai_fleet.manifest import Model
 
-RUN, MODEL = "numerai-fleet.run", "numerai-fleet.model"
+RUN, MODEL, PROCESSOR = (f"numerai-fleet.{key}" for key in ("run", "model", "processor"))
 OUT, MANIFEST = "/out", "/run/numerai/manifest.jsonl"
 ENDED = ("exited", "dead")
 # What a launcher that runs as root needs of root's rights, to give the model another user's: so no
@@ -31,6 +32,8 @@ class Docker:
     parallel: how many models at once; None is as many as there are processors.
     network: of Docker's, that containers are in.
     """
+
+    pause = 0.1
 
     def __init__(
         self, folder: Path, limits: Limits, parallel: int | None, network: str = "bridge"
@@ -55,11 +58,12 @@ class Docker:
     def running(self) -> set[str]:
         names = set()
         for container in self._containers():
-            if container.status == "created" or MODEL not in container.labels:
+            labels = container.attrs["Labels"]
+            if container.status == "created" or MODEL not in labels:
                 # Its submitter was killed before it could start it, or while it waited for data.
                 container.remove(force=True)
             elif container.status not in ENDED:
-                names.add(container.labels[MODEL])
+                names.add(labels[MODEL])
         return names
 
     def room(self) -> int:
@@ -84,16 +88,18 @@ class Docker:
             flags += [f"--output_dir={OUT if prepared.keeps_predictions else '/tmp'}"]
             memory = self.limits.of(model)
             chosen = processor(model, self.limits, self._processors, self._running)
-            self._container(model.image, flags, mounts, {MODEL: model.name}, memory, chosen)
+            labels = {MODEL: model.name} | ({} if chosen is None else {PROCESSOR: str(chosen)})
+            self._container(model.image, flags, mounts, labels, memory, chosen)
             self._running.append(chosen)
 
     def ended(self) -> list[Ended]:
         self._forget()
-        containers = [each for each in self._containers() if MODEL in each.labels]
+        containers = [each for each in self._containers() if MODEL in each.attrs["Labels"]]
         exited = [each for each in containers if each.status in ENDED]
-        going_on = [each for each in containers if each.status not in ENDED]
-        given = [each.attrs["HostConfig"]["CpusetCpus"] for each in going_on]
-        self._running = [int(each) if each.isdigit() else None for each in given]
+        going_on = [each.attrs["Labels"] for each in containers if each.status not in ENDED]
+        self._running = [int(it[PROCESSOR]) if PROCESSOR in it else None for it in going_on]
+        for container in exited:
+            container.reload()
         self._told, refused, self._refused = exited, self._refused, []
         return [*refused, *(self._ended(container) for container in exited)]
 
@@ -134,9 +140,10 @@ class Docker:
         return Ended(name, state["ExitCode"], result, message, container.id or "")
 
     def _containers(self) -> list[Container]:
+        """As the engine lists them, with their labels: one request, however many there are."""
         try:
             filters = {"label": f"{RUN}={self.run}"}
-            return self.client.containers.list(all=True, filters=filters, ignore_removed=True)
+            return self.client.containers.list(all=True, filters=filters, sparse=True)
         except (DockerException, OSError) as error:
             raise EngineError(f"the engine does not answer any more: {error}") from None
 
@@ -186,7 +193,8 @@ class Docker:
                 ) from None
         self._images.add(image)
 
-    def _fetch(self, model: Model, source: str, folder: Path) -> bool:
+    @contextmanager
+    def _fetch(self, model: Model, source: str, folder: Path) -> Iterator[Callable[[], object]]:
         self._pull(model.image)
         # An address is a secret.
         given = folder.with_suffix(".source")
@@ -196,7 +204,7 @@ class Docker:
         flags = ["--fetch", "--dataset=@/run/source", f"--output_dir={OUT}"]
         container = self._container(model.image, flags, mounts, {}, self.limits.memory)
         try:
-            return container.wait()["StatusCode"] == 0
+            yield container.wait
         finally:
             container.remove(force=True)
             given.unlink()

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ BESIDE = 512 << 20
 FILES = ("model", "dataset", "benchmarks")
 # As the predictor reads sizes.
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+# Gives what waits for its end; what it needed is gone when that is left.
+Fetch = Callable[[Model, str, Path], AbstractContextManager[Callable[[], object]]]
 
 
 class Unusable(Exception):
@@ -75,10 +80,10 @@ class Workshop:
 
     Args:
         folder: of the run.
-        fetch: downloads a dataset to a folder, with a model's image; False where it cannot.
+        fetch: starts to download a dataset to a folder, with a model's image.
     """
 
-    def __init__(self, folder: Path, fetch: Callable[[Model, str, Path], bool]) -> None:
+    def __init__(self, folder: Path, fetch: Fetch) -> None:
         self.folder = folder.absolute()
         self._fetch = fetch
         self._data: dict[str, Path | None] = {}
@@ -96,14 +101,15 @@ class Workshop:
         for flag in ("model", "dataset", "benchmarks", "post_url", "post_data"):
             if flag in entry:
                 entry[flag] = resolved(model.name, flag, entry[flag])
+        shared = self._shared(model, [entry["dataset"], entry["benchmarks"]])
         for flag in ("dataset", "benchmarks"):
-            if path := self._shared(model, entry[flag]):
+            if path := shared[entry[flag]]:
                 entry[flag] = str(path)
         for flag in FILES:
-            path = Path(entry[flag])
-            if not _is_url(entry[flag]) and path.is_file():
-                entry[flag] = str(path.absolute())
-                files.append(path.absolute())
+            if _is_here(entry[flag]):
+                path = Path(entry[flag]).absolute()
+                entry[flag] = str(path)
+                files.append(path)
         return entry, tuple(dict.fromkeys(files))
 
     def prepare(self, model: Model) -> Prepared:
@@ -131,18 +137,24 @@ class Workshop:
         shutil.rmtree(self.folder / "out" / name, ignore_errors=True)
         (self.folder / "out" / f".{name}.jsonl").unlink(missing_ok=True)
 
-    def _shared(self, model: Model, source: str) -> Path | None:
-        """The one copy of a dataset on this machine; None where the predictor is to try itself."""
-        if not _is_url(source) and Path(source).is_file():
-            return None
-        if source not in self._data:
-            self._data[source] = self._find(source) or self._fetched(model, source)
-        return self._data[source]
-
-    def _fetched(self, model: Model, source: str) -> Path | None:
-        folder = self._place(source)
-        folder.mkdir(exist_ok=True)
-        return self._find(source) if self._fetch(model, source, folder) else None
+    def _shared(self, model: Model, sources: Sequence[str]) -> dict[str, Path | None]:
+        """The one copy of each dataset on this machine; None where the predictor is to try itself.
+        Those that are not here yet are fetched side by side."""
+        unknown = [source for source in sources if source not in self._data]
+        missing = {
+            self._place(source): source
+            for source in unknown
+            if not (_is_here(source) or self._find(source))
+        }
+        with ExitStack() as fetches:
+            waits = []
+            for folder, source in missing.items():
+                folder.mkdir(exist_ok=True)
+                waits.append(fetches.enter_context(self._fetch(model, source, folder)))
+            for wait in waits:
+                wait()
+        self._data |= {source: self._find(source) for source in unknown}
+        return {source: self._data[source] for source in sources}
 
     def _find(self, source: str) -> Path | None:
         """Only whole files have these names: downloads are renamed at their end."""
@@ -224,6 +236,10 @@ def resolved(name: str, flag: str, value: str | dict[str, str]) -> str:
     except OSError as error:
         reason = f"{kind} {what} cannot be read: {error.strerror}"
         raise Unusable(f"{name}: {flag}: {reason}") from None
+
+
+def _is_here(source: str) -> bool:
+    return not _is_url(source) and Path(source).is_file()
 
 
 def _is_url(source: str) -> bool:

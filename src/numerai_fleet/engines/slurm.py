@@ -14,7 +14,8 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +41,6 @@ PASSING = ("ontact", "timed out", "temporarily")
 QUEUE_SECONDS = 10
 # Seconds in which Slurm has to answer; and a file to appear, because NFS shows new ones late.
 PATIENCE = 60
-POLL = 0.2  # seconds
 
 
 class Try(NamedTuple):
@@ -61,6 +61,8 @@ class Slurm:
     parallel: how many models Slurm has at once, waiting ones too; None is as many as one array job
         may have tasks.
     """
+
+    pause = 0.2
 
     def __init__(self, folder: Path, limits: Limits, parallel: int | None, images: Images) -> None:
         config = _config()
@@ -158,19 +160,21 @@ class Slurm:
         )
         _ask("sbatch", "--parsable", str(script))
 
-    def _fetch(self, model: Model, source: str, folder: Path) -> bool:
+    @contextmanager
+    def _fetch(self, model: Model, source: str, folder: Path) -> Iterator[Callable[[], object]]:
         flags = ["--fetch", "--dataset=@-", f"--output_dir={OUT}"]
         task = Task(self.images.get(model.image), flags, folder)
         fetch = Try(f"{FETCH}{secrets.token_hex(4)}", 0)
         try:
             self._submit(fetch.array, [task], source, self.limits.memory)
-            while True:
-                self._look(QUEUE_SECONDS)
-                if (said := self._read(fetch)) or self._lost(fetch):
-                    return said == "0"
-                time.sleep(POLL)
+            yield lambda: self._wait_for(fetch)
         finally:
             shutil.rmtree(self.arrays / fetch.array, ignore_errors=True)
+
+    def _wait_for(self, fetch: Try) -> None:
+        while not (self._read(fetch) or self._lost(fetch)):
+            time.sleep(self.pause)
+            self._look(QUEUE_SECONDS)
 
     def _ended(self, each: Try, said: str) -> Ended:
         name = self._names[each]

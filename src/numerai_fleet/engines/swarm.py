@@ -71,6 +71,8 @@ class Swarm:
     output_dir: a folder that all nodes see, for predictions that are not uploaded.
     """
 
+    pause = 0.2
+
     def __init__(
         self,
         folder: Path,
