@@ -129,7 +129,7 @@ def test_what_cannot_start_does_not_wait_for_ever(cluster, env, server, tmp_path
     lines = [{**entry, "name": name} for name, entry in good.items()]
     by_name = {entry["name"]: entry for entry in lines}
     by_name["no-image"]["image"] = f"{GATEWAY}:1/gone:1"
-    by_name["no-name"]["image"] = "No Image"
+    by_name["no-name"]["image"] = "No/Name:1"
     by_name["no-secret"]["model"] = {"secret": "nobodys"}
     value = base64.b64encode(by_name["by-secret"]["model"].encode()).decode()
     secret = {"metadata": {"name": "the-models"}, "data": {"value": value}}

@@ -184,6 +184,8 @@ def _control(folder: Path) -> dict[str, tuple[object, ...]]:
             *("--authorization-mode=RBAC", "--service-account-issuer=bed"),
             *(f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}"),
             *("--service-cluster-ip-range=10.214.0.0/24", "--endpoint-reconciler-type=none"),
+            # Nodes have no names that anybody knows.
+            "--kubelet-preferred-address-types=InternalIP",
         ),
         "kube-controller-manager": (
             *(KUBE, "kube-controller-manager", kubeconfig, "--port=0", "--secure-port=0"),

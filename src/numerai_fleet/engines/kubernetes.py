@@ -98,7 +98,7 @@ class Kubernetes:
     def running(self) -> set[str]:
         pods = self._look()
         self._pods = {_model(pod): pod["metadata"]["uid"] for pod in pods}
-        return {_model(pod) for pod in pods if pod["status"].get("phase") not in ENDS}
+        return {_model(pod) for pod in pods if not _has_ended(pod)}
 
     def room(self) -> int:
         return self.parallel - len(self._pods)
@@ -126,9 +126,12 @@ class Kubernetes:
             if end := self._end(name, found.get(uid)):
                 self._ends[name] = end
         ends = list(self._ends.values())
-        for end, result in zip(ends, self._requests.map(self._result, ends)):
-            waits = end.code is not None and end.key in found
-            if result is None and waits and not self._waited(end.key, "log", LOG_PATIENCE):
+        logs = {end.name for end in ends if end.code is not None and _has_ended(found.get(end.key))}
+        results = dict(zip(logs, self._requests.map(self._result, logs)))
+        for end in ends:
+            result = results.get(end.name)
+            waits = end.name in logs and not self._waited(end.key, "log", LOG_PATIENCE)
+            if result is None and waits:
                 continue
             out = self.output_dir / end.name if self.output_dir else None
             told.append(end._replace(result=keep(self.folder, end.name, result, out)))
@@ -182,20 +185,18 @@ class Kubernetes:
         if pod is None:
             # It may have been seen to end before.
             return self._ends.get(name) or Ended(name, None, message="its Pod is gone", key=uid)
-        if pod["status"].get("phase") in ENDS:
+        if _has_ended(pod):
             return _ended(name, pod)
         code, what, patience, message = _fault(pod)
         if what and self._waited(uid, what, patience):
             return Ended(name, code, message=message, key=uid)
         return None
 
-    def _result(self, end: Ended) -> dict[str, Any] | None:
+    def _result(self, model: str) -> dict[str, Any] | None:
         """The last line of its log; None as long as there is none."""
-        if end.code is None or end.key not in self._pods.values():
-            return None
         try:
             answer = self.core.read_namespaced_pod_log(
-                *(self._name(end.name), self.namespace),
+                *(self._name(model), self.namespace),
                 container=CONTAINER,
                 tail_lines=1,
                 # Else the library reads it as JSON, and writes it as Python.
@@ -205,7 +206,7 @@ class Kubernetes:
             result = json.loads(answer.data)
         except (ApiException, urllib3.exceptions.HTTPError, ValueError):
             return None
-        named = isinstance(result, dict) and result.get("entry") == end.name
+        named = isinstance(result, dict) and result.get("entry") == model
         return result if named else None
 
     def _waited(self, uid: str, what: str, patience: float) -> bool:
@@ -399,6 +400,10 @@ def _named(entry: dict[str, Any]) -> list[str]:
 
 def _model(pod: dict[str, Any]) -> str:
     return pod["metadata"]["annotations"][MODEL]
+
+
+def _has_ended(pod: dict[str, Any] | None) -> bool:
+    return pod is not None and pod["status"].get("phase") in ENDS
 
 
 def _container(pod: dict[str, Any]) -> dict[str, Any]:
