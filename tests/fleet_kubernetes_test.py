@@ -15,10 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_bed
 import pyarrow.parquet as pq
 import pytest
-
-import kubernetes_bed
 from fleet_test import CODES, SECRET, Server, fleet, line, served, serving, written
 from kubernetes_bed import CONTROL, GATEWAY, KUBE, NAMESPACE, Cluster, Worker
 

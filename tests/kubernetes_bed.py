@@ -23,8 +23,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from node_bed import Bed, Node, ip, started
 
 BED = Bed("kube", "10.213.8")
@@ -64,14 +62,21 @@ class Worker(Node):
         home = self._folder / "run/kubelet"
         for name in ("logs", "pki"):
             (home / name).mkdir(parents=True)
-        self.docker("import", "--change=ENTRYPOINT [\"/pause\"]", _tar(PAUSE, home), "pause:bed")
-        mounts = ("nsenter", f"--net=/run/netns/{self.name}", f"--mount=/proc/{self._engine.pid}/ns/mnt")
+        self.docker("import", '--change=ENTRYPOINT ["/pause"]', _tar(PAUSE, home), "pause:bed")
+        mounts = (
+            "nsenter",
+            f"--net=/run/netns/{self.name}",
+            f"--mount=/proc/{self._engine.pid}/ns/mnt",
+        )
         log = f"mount --bind {home}/logs /var/log"
         flags = [
             *(f"--kubeconfig={kubeconfig}", f"--root-dir={home}", f"--cert-dir={home}/pki"),
             *(f"--hostname-override={self.name}", f"--node-ip={self.address}"),
             *("--container-runtime=docker", f"--docker-endpoint={self.host}"),
-            *("--pod-infra-container-image=pause:bed", f"--container-runtime-endpoint=unix://{home}/shim"),
+            *(
+                "--pod-infra-container-image=pause:bed",
+                f"--container-runtime-endpoint=unix://{home}/shim",
+            ),
             f"--experimental-dockershim-root-directory={home}/dockershim",
             *("--cgroup-driver=cgroupfs", "--cgroups-per-qos=false", "--enforce-node-allocatable="),
             *("--fail-swap-on=false", "--make-iptables-util-chains=false"),
@@ -113,7 +118,9 @@ class Cluster:
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self._context)
         )
 
-    def api(self, path: str, body: dict[str, Any] | None = None, method: str = "") -> dict[str, Any]:
+    def api(
+        self, path: str, body: dict[str, Any] | None = None, method: str = ""
+    ) -> dict[str, Any]:
         """As an administrator."""
         headers = {"Authorization": f"Bearer {self._admin}", "Content-Type": "application/json"}
         data = json.dumps(body).encode() if body is not None else None
@@ -140,7 +147,7 @@ def cluster(count: int, archives: Sequence[Path]) -> Iterator[Cluster]:
         nodes = cleanup.enter_context(started(BED, count, archives, Worker))
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="kube-control-")))
         admin, user = _kubeconfig(folder / "admin"), _kubeconfig(folder / "user")
-        tokens = f'{admin},admin,1,system:masters\n{user},fleet,2\n'
+        tokens = f"{admin},admin,1,system:masters\n{user},fleet,2\n"
         (folder / "tokens").write_text(tokens)
         ip(f"-n {BED.switch} addr add {CONTROL}/24 dev switch")
         ip(f"-n {BED.switch} link set lo up")
@@ -165,7 +172,7 @@ def cluster(count: int, archives: Sequence[Path]) -> Iterator[Cluster]:
         yield found
 
 
-def _control(folder: Path) -> dict[str, tuple[object, ...]]:
+def _control(folder: Path) -> dict[str, tuple[str | Path, ...]]:
     """What a cluster's heart is made of."""
     key = folder / "accounts.key"
     subprocess.run(("openssl", "genrsa", "-out", key, "2048"), check=True, capture_output=True)
@@ -226,18 +233,13 @@ def _kubeconfig(path: Path) -> str:
     token = secrets.token_hex(16)
     cluster = {"server": SERVER, "insecure-skip-tls-verify": True}
     context = {"cluster": "bed", "user": "user", "namespace": NAMESPACE}
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": "bed", "cluster": cluster}],
-                "users": [{"name": "user", "user": {"token": token}}],
-                "contexts": [{"name": "bed", "context": context}],
-                "current-context": "bed",
-            }
-        )
-    )
+    content = {
+        "clusters": [{"name": "bed", "cluster": cluster}],
+        "users": [{"name": "user", "user": {"token": token}}],
+        "contexts": [{"name": "bed", "context": context}],
+        "current-context": "bed",
+    }
+    path.write_text(json.dumps(content))  # which is YAML, too
     return token
 
 

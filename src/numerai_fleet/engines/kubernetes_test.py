@@ -76,7 +76,9 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
         path = tmp_path / "kubeconfig"
         address = f"http://127.0.0.1:{server.server_port}"
         _configured(path, address)
-        monkeypatch.setattr(kubernetes.config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+        monkeypatch.setattr(
+            kubernetes.config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path)
+        )
         yield server
         server.shutdown()
 
