@@ -123,7 +123,7 @@ def test_what_goes_on_can_be_stopped_and_what_vanished_is_tried_again(
 
 
 def test_what_cannot_start_does_not_wait_for_ever(cluster, env, server, tmp_path):
-    codes = {"no-image": None, "no-name": 2, "no-secret": 2, "by-secret": 0}
+    codes = {"no-image": None, "no-name": 2, "no-secret": 2, "by-secret": 0, "kept": 0}
     good = {name: line(server, IMAGE, f"good-{name}", 0, True) for name in codes}
     lines = [{**entry, "name": name} for name, entry in good.items()]
     by_name = {entry["name"]: entry for entry in lines}
@@ -134,9 +134,11 @@ def test_what_cannot_start_does_not_wait_for_ever(cluster, env, server, tmp_path
     secret = {"metadata": {"name": "the-models"}, "data": {"value": value}}
     cluster.api(SECRETS, secret)
     by_name["by-secret"]["model"] = {"secret": "the-models"}
+    del by_name["kept"]["post_url"], by_name["kept"]["post_data"]
     folder = tmp_path / "round"
     run = ("run", "--engine=kubernetes", written(tmp_path, lines), "--folder", folder)
-    done = fleet(*run, "--retries=0", **env)
+    # On this machine all nodes see the same folders.
+    done = fleet(*run, "--retries=0", "--output_dir", tmp_path / "out", **env)
     _, log = done.communicate()
     assert done.returncode == 3, log
     found = rows(folder)
@@ -145,6 +147,8 @@ def test_what_cannot_start_does_not_wait_for_ever(cluster, env, server, tmp_path
     assert found["no-name"]["message"].startswith("InvalidImageName: ")
     assert "nobodys" in found["no-secret"]["message"]
     assert server.seen["POST /ok/good-by-secret"] == 1
+    kept = (folder / "predictions/kept.csv").read_bytes()
+    assert kept in server.uploads["good-by-secret"]
     assert not left(cluster, folder)
     # It is the user's.
     cluster.api(f"{SECRETS}/the-models", method="DELETE")

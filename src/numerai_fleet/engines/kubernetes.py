@@ -45,7 +45,7 @@ COMING = ("ContainerCreating", "PodInitializing")
 LOOK = 1
 PATIENCE = 30
 LOG_SECONDS = 5
-LOG_PATIENCE = 20
+LOG_PATIENCE = 10
 # Seconds until a Pod is given up: of a node that does not answer, and is not trusted to; deleted, and its
 # node does not confirm it; whose container cannot be started, in which an image is tried four times; whose
 # container does not come, which includes the time that an image takes.
@@ -127,14 +127,17 @@ class Kubernetes:
                 self._ends[name] = end
         ends = list(self._ends.values())
         logs = {end.name for end in ends if end.code is not None and _has_ended(found.get(end.key))}
-        results = dict(zip(logs, self._requests.map(self._result, logs)))
+        said = dict(zip(logs, self._requests.map(self._log, logs)))
         for end in ends:
-            result = results.get(end.name)
+            log = said.get(end.name, "")
+            result = _result(end.name, log)
             waits = end.name in logs and not self._waited(end.key, "log", LOG_PATIENCE)
             if result is None and waits:
                 continue
             out = self.output_dir / end.name if self.output_dir else None
-            told.append(end._replace(result=keep(self.folder, end.name, result, out)))
+            kept = keep(self.folder, end.name, result, out)
+            message = "" if kept else ": ".join(filter(None, (end.message, log)))
+            told.append(end._replace(result=kept, message=message))
             self._told.append(end.name)
         return told
 
@@ -192,22 +195,20 @@ class Kubernetes:
             return Ended(name, code, message=message, key=uid)
         return None
 
-    def _result(self, model: str) -> dict[str, Any] | None:
-        """The last line of its log; None as long as there is none."""
+    def _log(self, model: str) -> str:
+        """Its last lines; none as long as they cannot be had."""
         try:
             answer = self.core.read_namespaced_pod_log(
                 *(self._name(model), self.namespace),
                 container=CONTAINER,
-                tail_lines=1,
+                tail_lines=5,
                 # Else the library reads it as JSON, and writes it as Python.
                 _preload_content=False,
                 _request_timeout=LOG_SECONDS,
             )
-            result = json.loads(answer.data)
-        except (ApiException, urllib3.exceptions.HTTPError, ValueError):
-            return None
-        named = isinstance(result, dict) and result.get("entry") == model
-        return result if named else None
+            return answer.data.decode(errors="replace").strip()
+        except (ApiException, urllib3.exceptions.HTTPError):
+            return ""
 
     def _waited(self, uid: str, what: str, patience: float) -> bool:
         """Whether that much time went by since it was first asked about."""
@@ -400,6 +401,15 @@ def _named(entry: dict[str, Any]) -> list[str]:
 
 def _model(pod: dict[str, Any]) -> str:
     return pod["metadata"]["annotations"][MODEL]
+
+
+def _result(model: str, log: str) -> dict[str, Any] | None:
+    """The last line of its log; None where that is another."""
+    try:
+        result = json.loads(log.rpartition("\n")[2])
+    except ValueError:
+        return None
+    return result if isinstance(result, dict) and result.get("entry") == model else None
 
 
 def _has_ended(pod: dict[str, Any] | None) -> bool:
