@@ -104,6 +104,7 @@ class Kubernetes:
         return self.parallel - len(self._pods)
 
     def start(self, models: Sequence[Model]) -> None:
+        self._forget()  # or it would be the new Pod of that name that is forgotten
         self._is_clean = False
         entries: dict[str, tuple[Model, dict[str, Any]]] = {}
         for model in models:

@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -72,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     monkeypatch.setattr(kubernetes, "LOOK", 0)
     with Api() as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         path = tmp_path / "kubeconfig"
         address = f"http://127.0.0.1:{server.server_port}"
         _configured(path, address)
@@ -119,6 +120,25 @@ def test_a_pod_has_its_line_in_a_secret_alone(api, tmp_path):
     sources = pod["spec"]["volumes"][-1]["projected"]["sources"]
     assert [each["secret"]["optional"] for each in sources] == [True]
     assert not [volume for volume in pod["spec"]["volumes"] if "hostPath" in volume]
+
+
+# tests/fleet_kubernetes_test.py shows that 1.20 does.
+@pytest.mark.parametrize("version", ["1.29", "1.33", "1.37"])
+def test_newer_apis_take_it(api, tmp_path, version):
+    fleet = engine(tmp_path, cache_dir="/var/cache/live", output_dir=tmp_path / "out")
+    kept = Model("kept", "registry.example/py311:1", {"model": {"secret": "models"}})
+    fleet.start([model(), kept])
+    kinds = {
+        "pods": ("v1", "Pod"),
+        "secrets": ("v1", "Secret"),
+        "networkpolicies": ("networking.k8s.io/v1", "NetworkPolicy"),
+    }
+    for name, (group, kind) in kinds.items():
+        for each in api.kind(name):
+            described = {"apiVersion": group, "kind": kind, **each}
+            del described["status"]
+            kubernetes_validate.validate(described, version, strict=True)
+    assert len(api.kind("pods")) == 2
 
 
 @pytest.mark.parametrize(
@@ -174,6 +194,17 @@ def test_one_that_was_seen_to_end_is_not_lost_with_its_node(api, tmp_path):
     api.objects = {path: each for path, each in api.objects.items() if "/pods/" not in path}
     (ended,) = fleet.ended()
     assert ended.code == 0
+
+
+def test_what_is_tried_again_at_once_is_left_alone(api, tmp_path):
+    fleet = engine(tmp_path)
+    fleet.start([model()])
+    api.states = {"status": {"phase": "Failed", "reason": "Evicted"}}
+    assert [ended.code for ended in fleet.ended()] == [None]
+    fleet.start([model()])
+    api.states = {}
+    assert fleet.ended() == []
+    assert fleet.running() == {"a"}
 
 
 def test_what_the_cluster_refuses_is_said(api, tmp_path):
