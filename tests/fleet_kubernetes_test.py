@@ -31,7 +31,7 @@ SECRETS = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 @pytest.fixture(scope="module")
 def cluster(archive: Path, description: dict[str, Any]) -> Iterator[Cluster]:
     if not KUBE.exists():
-        pytest.skip(f"no Kubernetes in {KUBE.parent}: build-support/kubernetes/build builds it")
+        pytest.skip(f"no Kubernetes in {KUBE.parent}: `make kubernetes` builds it")
     programs = ("dockerd", "etcd", "ip", "nsenter", "openssl", "unshare")
     missing = [name for name in programs if not shutil.which(name)]
     if os.geteuid() != 0 or missing:

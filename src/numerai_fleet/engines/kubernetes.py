@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ class Kubernetes:
                 entries[model.name] = model, self._entry(model)
             except Unusable as error:
                 self._refused.append(Ended(model.name, 2, None, str(error)))
-        self._let_out(entry for _, entry in entries.values())
+        self._let_out([entry for _, entry in entries.values()])
         uids = self._requests.map(lambda each: self._submit(*each), entries.values())
         self._pods.update(zip(entries, uids))
 
@@ -159,6 +159,7 @@ class Kubernetes:
         configuration = client.Configuration()
         # Whoever asks tries again; the library would say so on standard error.
         configuration.retries = False
+        configuration.connection_pool_maxsize = REQUESTS
         here = _configure(configuration)
         kept = self.folder / CLUSTER
         earlier = json.loads(kept.read_text()) if kept.exists() else [configuration.host, None]
@@ -285,7 +286,7 @@ class Kubernetes:
                 entry[flag] = resolved(model.name, flag, value)
         return entry
 
-    def _let_out(self, entries: Iterable[dict[str, Any]]) -> None:
+    def _let_out(self, entries: Sequence[dict[str, Any]]) -> None:
         """To the ports that these name. Policies add up: there is one for each set of ports."""
         policy = kubernetes_pod.network_policy({}, labels(self.run), entries)
         digest = hashlib.sha256(json.dumps(policy["spec"]).encode()).hexdigest()[:8]
