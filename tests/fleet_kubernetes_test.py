@@ -96,6 +96,8 @@ def test_what_goes_on_can_be_stopped_and_what_vanished_is_tried_again(
 
     with fleet(*run, **env) as interrupted:
         wait(interrupted, lambda: server.seen["GET /held/good.pkl"] == 2)
+        # A kubelet tells later what its containers do.
+        wait(interrupted, lambda: sum(map(len, held(cluster).values())) == 2)
         doomed, *_ = [pod for pods in held(cluster).values() for pod in pods]
         path = f"/api/v1/namespaces/{NAMESPACE}/pods/{doomed['metadata']['name']}"
         cluster.api(path, method="DELETE")
@@ -176,7 +178,7 @@ def test_a_round_whose_submitter_and_node_die(cluster, env, server, tmp_path):
         for pod in begun
         if "waiting" not in pod["status"]["containerStatuses"][0]["state"]
     )
-    assert '"entry"' in said or "INFO" in said or begun
+    assert begun
 
     done = fleet(*run, **env)
     wait(done, lambda: any(held(cluster).values()))
