@@ -22,6 +22,7 @@ import urllib3
 from kubernetes import client, config
 from kubernetes.client import ApiException
 
+from numerai_fleet import verdicts
 from numerai_fleet.engines import kubernetes_pod
 from numerai_fleet.engines.base import Ended, EngineError
 from numerai_fleet.engines.docker import OUT, passed_on, run_id
@@ -132,8 +133,8 @@ class Kubernetes:
         for end in ends:
             log = said.get(end.name, "")
             result = _result(end.name, log)
-            waits = end.name in logs and not self._waited(end.key, "log", LOG_PATIENCE)
-            if result is None and waits:
+            is_due = end.name in logs and end.code in verdicts.NAMES
+            if result is None and is_due and not self._waited(end.key, "log", LOG_PATIENCE):
                 continue
             out = self.output_dir / end.name if self.output_dir else None
             kept = keep(self.folder, end.name, result, out)
@@ -143,10 +144,10 @@ class Kubernetes:
         return told
 
     def stop(self) -> None:
-        # Gently at first: a Pod that is gone has ended then, and the same models can be started anew.
+        # Gently at first: once its node has confirmed it, the same models can be started anew.
         self._delete_all(self.core.delete_collection_namespaced_pod)
         deadline = time.monotonic() + GOING
-        while self._look() and time.monotonic() < deadline:
+        while not all(map(_has_ended, self._look())) and time.monotonic() < deadline:
             time.sleep(LOOK)
         self._delete_all(self.core.delete_collection_namespaced_pod, grace_period_seconds=0)
         self._clean()
