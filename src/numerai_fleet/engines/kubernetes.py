@@ -86,9 +86,8 @@ class Kubernetes:
         self.core = client.CoreV1Api(api)
         self.networking = client.NetworkingV1Api(api)
         self._requests = ThreadPoolExecutor(REQUESTS)
-        # By models' names: the UIDs of Pods whose ends were not told, and those ends that are known.
+        # By models' names, the UIDs of Pods whose ends were not told.
         self._pods: dict[str, str] = {}
-        self._ends: dict[str, Ended] = {}
         self._told: list[str] = []
         self._refused: list[Ended] = []
         self._since: dict[tuple[str, str], float] = {}
@@ -118,28 +117,23 @@ class Kubernetes:
         self._pods.update(zip(entries, uids))
 
     def ended(self) -> list[Ended]:
+        """All that have ended: what is not told the first time is not known to have run before."""
         self._forget()
         told, self._refused = self._refused, []
         if time.monotonic() < self._next_look:
             return told
         self._next_look = time.monotonic() + LOOK
         found = {pod["metadata"]["uid"]: pod for pod in self._look()}
-        for name, uid in self._pods.items():
-            if end := self._end(name, found.get(uid)):
-                self._ends[name] = end
-        ends = list(self._ends.values())
-        logs = {end.name for end in ends if end.code is not None and _has_ended(found.get(end.key))}
-        said = dict(zip(logs, self._requests.map(self._log, logs)))
-        for end in ends:
-            log = said.get(end.name, "")
-            result = _result(end.name, log)
-            is_due = end.name in logs and end.code in verdicts.NAMES
-            if result is None and is_due and not self._waited(end.key, "log", LOG_PATIENCE):
-                continue
+        seen = [self._end(name, uid, found.get(uid)) for name, uid in self._pods.items()]
+        ends = [end for end in seen if end]
+        logs = self._requests.map(
+            lambda end: self._log(end) if _has_ended(found.get(end.key)) else "", ends
+        )
+        for end, log in zip(ends, logs):
             out = self.output_dir / end.name if self.output_dir else None
-            kept = keep(self.folder, end.name, result, out)
-            message = "" if kept else ": ".join(filter(None, (end.message, log)))
-            told.append(end._replace(result=kept, message=message))
+            result = keep(self.folder, end.name, _result(end.name, log), out)
+            message = "" if result else ": ".join(filter(None, (end.message, log)))
+            told.append(end._replace(result=result, message=message))
             self._told.append(end.name)
         return told
 
@@ -185,12 +179,10 @@ class Kubernetes:
         kept.write_text(json.dumps(chosen))
         return api, chosen[1]
 
-    def _end(self, name: str, pod: dict[str, Any] | None) -> Ended | None:
-        """How a model ended, if it did; without its result."""
-        uid = self._pods[name]
+    def _end(self, name: str, uid: str, pod: dict[str, Any] | None) -> Ended | None:
+        """How a try ended, if it did; without its result."""
         if pod is None:
-            # It may have been seen to end before.
-            return self._ends.get(name) or Ended(name, None, message="its Pod is gone", key=uid)
+            return Ended(name, None, message="its Pod is gone", key=uid)
         if _has_ended(pod):
             return _ended(name, pod)
         code, what, patience, message = _fault(pod)
@@ -198,8 +190,21 @@ class Kubernetes:
             return Ended(name, code, message=message, key=uid)
         return None
 
-    def _log(self, model: str) -> str:
-        """Its last lines; none as long as they cannot be had."""
+    def _log(self, end: Ended) -> str:
+        """Its last lines, as far as it has any. A kubelet that is busy gives them later than it says
+        that it ended, and one that is dead never."""
+        deadline = time.monotonic() + LOG_PATIENCE
+        said = ""
+        while end.code in verdicts.NAMES:
+            said = self._read(end.name)
+            # Without a result it ended only if it failed at once.
+            is_whole = _result(end.name, said) or (said and end.code)
+            if is_whole or time.monotonic() > deadline:
+                break
+            time.sleep(LOOK)
+        return said
+
+    def _read(self, model: str) -> str:
         try:
             answer = self.core.read_namespaced_pod_log(
                 *(self._name(model), self.namespace),
@@ -303,7 +308,6 @@ class Kubernetes:
         list(self._requests.map(self._remove, map(self._name, self._told)))
         for name in self._told:
             uid = self._pods.pop(name)
-            self._ends.pop(name)
             self._since = {key: since for key, since in self._since.items() if key[0] != uid}
         self._told = []
         if not self._pods and not self._is_clean:
