@@ -9,7 +9,7 @@ TESTS := $(MINORS:%=test_3_%)
 LATEST := $(MINORS:%=push_latest_3_%)
 STABLE := $(MINORS:%=push_stable_3_%)
 
-.PHONY: help run test test_full build $(BUILDS) $(BUILDS:%=%_full) build_shell $(TESTS) pythons notebook_pickle benchmark benchmark_fleet benchmark_swarm lock mirror parity digests sizes \
+.PHONY: help run test kubernetes test_full build $(BUILDS) $(BUILDS:%=%_full) build_shell $(TESTS) pythons notebook_pickle benchmark benchmark_fleet benchmark_swarm lock mirror parity digests sizes \
   vulnerability_db vulnerabilities push_latest push_stable $(LATEST) $(STABLE) reproduce verify shared_builds fmt clean
 
 # numerai-predict's users forced a fresh build with DOCKER_BUILDKIT=0.
@@ -39,6 +39,9 @@ run: ## build images:py311, train an example model in it, and predict with it
 
 test: ## lint, types and all tests but test_full's, with the container engines they need
 	build-support/with-engines build-support/check :: --tag=-large
+
+kubernetes: ## build the Kubernetes that the fleet's tests start, once (on Debian bookworm)
+	build-support/kubernetes/build
 
 # One after the other: each wants some 25 GB of disk while it runs.
 test_full: ## the tests of the full images, of every Python

@@ -37,9 +37,9 @@ def parser() -> argparse.ArgumentParser:
 
     running = commands.add_parser(
         "run",
-        help="run a manifest's models on this machine, on a Docker Swarm or by Slurm",
-        description="Runs all models of a manifest on this machine, some at a time, on a Docker Swarm, or on "
-        "a cluster by Slurm. Started again with the same folder it goes on where it was.",
+        help="run a manifest's models on this machine, on a Docker Swarm, on Kubernetes or by Slurm",
+        description="Runs all models of a manifest on this machine, some at a time, on a Docker Swarm, on "
+        "Kubernetes, or on a cluster by Slurm. Started again with the same folder it goes on where it was.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -64,8 +64,14 @@ def parser() -> argparse.ArgumentParser:
         "--output_dir",
         type=Path,
         metavar="DIR",
-        help="with swarm: a folder that all nodes see at this path, for predictions that are not uploaded "
-        "(default: all models need post_url)",
+        help="with swarm and kubernetes: a folder that all nodes see at this path, for predictions that are "
+        "not uploaded (default: all models need post_url)",
+    )
+    running.add_argument(
+        "--cache_dir",
+        metavar="DIR",
+        help="with kubernetes: a folder of each node, that keeps live data (default: no; each model downloads "
+        "its own)",
     )
     _add_engine(running)
     running.set_defaults(command="run")
@@ -177,7 +183,8 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=(*choice.LOCAL, *choice.CLUSTERS),
         help="what runs the models. On this machine: docker, podman, or bubblewrap (bwrap), which needs no "
-        "daemon. swarm: the Docker Swarm that the engine at DOCKER_HOST manages. slurm: array jobs, on nodes "
+        "daemon. swarm: the Docker Swarm that the engine at DOCKER_HOST manages. kubernetes: the cluster that "
+        "kubectl speaks to. slurm: array jobs, on nodes "
         "that have crun or runc and see the run's folder at the same path; SBATCH_PARTITION and its like say "
         "how they are submitted (default: the one that the run was started on, or the first at hand of "
         f"{', '.join(choice.LOCAL)})",
@@ -195,8 +202,14 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="models at once (default: as many as this machine has processors and memory for; twice as "
-        "many as a Swarm's nodes have processors, because Swarm places them itself; in Slurm's queue, as many "
-        "as one array job may have tasks)",
+        "many as a Swarm's nodes have processors, because Swarm places them itself; 100 Pods, waiting ones too; "
+        "in Slurm's queue, as many as one array job may have tasks)",
+    )
+    parser.add_argument(
+        "--namespace",
+        metavar="NAME",
+        help="with kubernetes: where Pods are (default: where the run was started, else as kubectl's context "
+        "says)",
     )
     parser.add_argument(
         "--network",

@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     models = manifest.load(args.manifest, args.registry)
     folder = _folder(args)
-    if "swarm" in (args.engine, choice.before(folder)) and args.output_dir is None:
+    elsewhere = {"swarm", "kubernetes"} & {args.engine, choice.before(folder)}
+    if elsewhere and args.output_dir is None:
         _check_uploads(models)
     kept = folder / "manifest.jsonl"
     journal = Journal(folder)
@@ -142,11 +143,23 @@ def _engine(folder: Path, args: argparse.Namespace) -> Engine:
         without_network()
         return Slurm(*common, Images(args.images, args.bundles or folder / "bundles"))
 
+    output_dir = getattr(args, "output_dir", None)
+
+    def by_kubernetes() -> Engine:
+        if args.network is not None:
+            raise EngineError("its Pods are in its own network: --network is not for them")
+        # The library takes 0.4 s to import, which no other engine needs to.
+        from numerai_fleet.engines.kubernetes import Kubernetes
+
+        cache_dir = getattr(args, "cache_dir", None)
+        return Kubernetes(*common, args.namespace, cache_dir, output_dir)
+
     engines = {
         "docker": lambda: Docker(*common, args.network or "bridge"),
         "podman": lambda: Podman(*common, args.network or "bridge"),
         "bubblewrap": bubblewrap,
-        "swarm": lambda: Swarm(*common, args.network, getattr(args, "output_dir", None)),
+        "swarm": lambda: Swarm(*common, args.network, output_dir),
+        "kubernetes": by_kubernetes,
         "slurm": by_slurm,
     }
     return choice.choose(folder, args.engine, engines)

@@ -10,7 +10,7 @@ from numerai_fleet.engines.base import Engine, EngineError
 
 # In this order, where none is asked for.
 LOCAL = ("docker", "podman", "bubblewrap")
-CLUSTERS = ("swarm", "slurm")
+CLUSTERS = ("swarm", "kubernetes", "slurm")
 ENGINE = "engine"  # in the run's folder
 
 
