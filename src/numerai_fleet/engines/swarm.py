@@ -101,11 +101,18 @@ class Swarm:
         self.run = run_id(folder)
         self._outstanding = 0
         self._told: list[str] = []
+        # By services' IDs.
         self._first_asked: dict[str, float] = {}
+        self._results: dict[str, dict[str, Any]] = {}
         self._refused: list[Ended] = []
 
     def running(self) -> set[str]:
-        ended = {each.ended.name for each in self._tries()}
+        tries = self._tries()
+        for each in tries:
+            # What `ended` does not tell the first time would be taken for what never ran.
+            while not self._is_known(each):
+                time.sleep(self.pause)
+        ended = {each.ended.name for each in tries}
         return {service["Spec"]["Labels"][MODEL] for service in self._services()} - ended
 
     def room(self) -> int:
@@ -126,15 +133,16 @@ class Swarm:
         for service in self._told:
             self._remove(service)
             self._first_asked.pop(service, None)
+            self._results.pop(service, None)
         tries = self._tries()
         self._outstanding = len(self._services()) - len(tries)
         told, self._refused, self._told = self._refused, [], []
         for each in tries:
-            result = self._result(each) if each.has_log else None
-            if result is not None or not each.has_log or self._waited_for(each.service):
+            if self._is_known(each):
                 name = each.ended.name
                 out = self.output_dir / name if self.output_dir else None
-                told.append(each.ended._replace(result=keep(self.folder, name, result, out)))
+                result = keep(self.folder, name, self._results.get(each.service), out)
+                told.append(each.ended._replace(result=result))
                 self._told.append(each.service)
         return told
 
@@ -157,6 +165,14 @@ class Swarm:
             has_log = ended.code is not None and not down
             found.setdefault(service["ID"], _Try(ended, service["ID"], has_log))
         return list(found.values())
+
+    def _is_known(self, tried: _Try) -> bool:
+        """Whether all is known of it that ever will be."""
+        if tried.has_log and tried.service not in self._results:
+            if (result := self._result(tried)) is None:
+                return self._waited_for(tried.service)
+            self._results[tried.service] = result
+        return True
 
     def _result(self, tried: _Try) -> dict[str, Any] | None:
         """The last line of its standard output; None as long as there is none."""
