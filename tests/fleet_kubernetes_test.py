@@ -16,9 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes_bed
-import pyarrow.parquet as pq
 import pytest
-from fleet_round import CODES, SECRET, Server, fleet, line, serving, written
+from fleet_round import (
+    CODES,
+    SECRET,
+    Server,
+    each_ended_once,
+    fleet,
+    line,
+    results,
+    serving,
+    written,
+)
 from kubernetes_bed import CONTROL, GATEWAY, KUBE, NAMESPACE, Cluster
 
 # With a tag that is not `latest` no registry is asked for it.
@@ -77,10 +86,6 @@ def wait(submitter: subprocess.Popen[str], until: Callable[[], object]) -> None:
         time.sleep(0.1)
 
 
-def rows(folder: Path) -> dict[str, dict[str, Any]]:
-    return {row["name"]: row for row in pq.read_table(folder / "results.parquet").to_pylist()}
-
-
 def test_what_goes_on_can_be_stopped_and_what_vanished_is_tried_again(
     cluster, env, server, tmp_path
 ):
@@ -116,7 +121,7 @@ def test_what_goes_on_can_be_stopped_and_what_vanished_is_tried_again(
     done = fleet(*run, **env)
     _, log = done.communicate()
     assert done.returncode == 0, log
-    assert sorted(row["tries"] for row in rows(folder).values()) == [1, 2]
+    assert sorted(row["tries"] for row in results(folder).values()) == [1, 2]
     assert started() == 5
     assert server.seen["POST /ok/held-0"] == server.seen["POST /ok/held-1"] == 1
     assert not left(cluster, folder)
@@ -141,7 +146,7 @@ def test_what_cannot_start_does_not_wait_for_ever(cluster, env, server, tmp_path
     done = fleet(*run, "--retries=0", "--output_dir", tmp_path / "out", **env)
     _, log = done.communicate()
     assert done.returncode == 3, log
-    found = rows(folder)
+    found = results(folder)
     assert {name: row["code"] for name, row in found.items()} == codes, found
     assert re.match("(ErrImagePull|ImagePullBackOff): ", found["no-image"]["message"])
     assert found["no-name"]["message"].startswith("InvalidImageName: ")
@@ -182,22 +187,8 @@ def test_a_round_whose_submitter_and_node_die(cluster, env, server, tmp_path):
     server.released.set()
     summary, log = done.communicate()
     assert done.returncode == 3, log
-    found = rows(folder)
-    assert {name: row["code"] for name, row in found.items()} == codes, log
-    lost = set(re.findall("^(\\S+): lost, is tried again", log, re.MULTILINE))
+    lost = each_ended_once(folder, codes, server, log)
     assert {_of(pod) for pod in names[doomed.name]} <= lost, log
-    # What heals is refused once, whether or not it was lost.
-    tries = {name: row["tries"] for name, row in found.items() if name != "heals"}
-    assert tries == {
-        name: 3 if name in ("gone", "refused") else 1 + (name in lost) for name in tries
-    }
-    events = [json.loads(line) for line in journal.read_text().splitlines()]
-    ended = [event["key"] for event in events if event["event"] == "ended"]
-    assert len(ended) == len(set(ended)) == sum(row["tries"] for row in found.values())
-    for name, row in found.items():
-        assert row["message"] or not row["code"], name
-        if row["code"] == 0 and name not in lost | {"heals"}:
-            assert server.seen[f"POST /ok/{name}"] == 1, name
 
     # What was uploaded is what the model predicts alone.
     alive = next(node for node in cluster.nodes if node is not doomed)

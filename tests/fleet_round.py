@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 FLEET = (sys.executable, str(Path("numerai-fleet.pex").absolute()))
 SECRET = "X-Amz-Signature=0123456789abcdef"
@@ -211,3 +213,30 @@ def described(names: Callable[[], list[str]], inspect: Callable[..., str]) -> st
         except AssertionError as error:
             fault = error
     raise fault
+
+
+def results(folder: Path) -> dict[str, dict[str, Any]]:
+    """A run's rows, by models' names."""
+    return {row["name"]: row for row in pq.read_table(folder / "results.parquet").to_pylist()}
+
+
+def each_ended_once(folder: Path, codes: Mapping[str, int], server: Server, log: str) -> set[str]:
+    """Asserts it of a run with two retries whose submitter and node died; returns whom the node took."""
+    rows = results(folder)
+    assert {name: row["code"] for name, row in rows.items()} == codes, log
+    lost = set(re.findall("^(\\S+): lost, is tried again", log, re.MULTILINE))
+    assert lost, log
+    # What heals is refused once, whether or not it was lost.
+    tries = {name: row["tries"] for name, row in rows.items() if name != "heals"}
+    assert tries == {
+        name: 3 if name in ("gone", "refused") else 1 + (name in lost) for name in tries
+    }
+    events = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    ended = [event["key"] for event in events if event["event"] == "ended"]
+    assert len(ended) == len(set(ended)) == sum(row["tries"] for row in rows.values())
+    for name, row in rows.items():
+        assert row["message"] or not row["code"], name
+        was_uploaded = row["code"] == 0 and row["output"] is None
+        if was_uploaded and name not in lost | {"heals"}:
+            assert server.seen[f"POST /ok/{name}"] == 1, name
+    return lost

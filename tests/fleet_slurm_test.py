@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +11,7 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
-from fleet_round import CODES, SECRET, fleet, line, serving, written
+from fleet_round import CODES, SECRET, each_ended_once, fleet, line, serving, written
 
 import slurm_bed
 
@@ -55,22 +53,8 @@ def test_a_round_on_slurm_whose_submitter_and_node_die(archive, description, com
         said, log = done.communicate()
         left = cluster.command("squeue", "--noheader")
     assert done.returncode == 3, log
-    found = {row["name"]: row for row in pq.read_table(folder / "results.parquet").to_pylist()}
-    assert {name: row["code"] for name, row in found.items()} == codes, log
-    lost = set(re.findall("^(\\S+): lost, is tried again", log, re.MULTILINE))
+    lost = each_ended_once(folder, codes, server, log)
     assert "held-0" in lost, log
-    # What heals is refused once, whether or not it was lost.
-    tries = {name: row["tries"] for name, row in found.items() if name != "heals"}
-    assert tries == {
-        name: 3 if name in ("gone", "refused") else 1 + (name in lost) for name in tries
-    }
-    events = [json.loads(line) for line in journal.read_text().splitlines()]
-    ended = [event["key"] for event in events if event["event"] == "ended"]
-    assert len(ended) == len(set(ended)) == sum(row["tries"] for row in found.values())
-    for name, row in found.items():
-        assert row["code"] in (0, 2) or row["message"], name
-        if row["code"] == 0 and name in uploaded and name not in lost | {"heals"}:
-            assert server.seen[f"POST /ok/{name}"] == 1, name
     assert server.seen["GET /live.parquet"] == 1
 
     # What stayed here, and what was uploaded, is what the model predicts alone.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from fleet_round import CODES, SECRET, described, fleet, line, serving, written
+from fleet_round import CODES, SECRET, described, each_ended_once, fleet, line, serving, written
 
 import swarm_bed
 
@@ -92,19 +91,7 @@ def test_a_round_on_a_swarm_whose_submitter_and_node_die(nodes, docker_image, tm
             *("--model=/in/good.pkl", "--dataset=/in/live.parquet", "--output_dir=/alone"),
         )
     assert done.returncode == 3, log
-    found = {row["name"]: row for row in pq.read_table(folder / "results.parquet").to_pylist()}
-    assert {name: row["code"] for name, row in found.items()} == codes, log
-    lost = set(re.findall("^(\\S+): lost, is tried again", log, re.MULTILINE))
-    assert lost, log
-    # What heals is refused once, whether or not it was lost.
-    tries = {name: row["tries"] for name, row in found.items() if name != "heals"}
-    assert tries == {
-        name: 3 if name in ("gone", "refused") else 1 + (name in lost) for name in tries
-    }
-    for name, row in found.items():
-        assert row["message"] or not row["code"], name
-        if row["code"] == 0 and name not in lost | {"heals"}:
-            assert server.seen[f"POST /ok/{name}"] == 1, name
+    each_ended_once(folder, codes, server, log)
     (single,) = tmp_path.glob("live_predictions-*.csv")
     for name in (*(f"good-{number}" for number in range(4)), "nosy", "heals", "held-0"):
         assert single.read_bytes() in server.uploads[name], name

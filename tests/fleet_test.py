@@ -19,7 +19,18 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from fleet_round import CODES, SECRET, Server, described, fleet, good, line, serving, written
+from fleet_round import (
+    CODES,
+    SECRET,
+    Server,
+    described,
+    fleet,
+    good,
+    line,
+    results,
+    serving,
+    written,
+)
 
 MODEL = "numerai-fleet.model"
 
@@ -157,7 +168,7 @@ def test_a_round_with_faults_of_each_kind(manifest, server, pool, tmp_path):
     said, log = done.communicate()
     assert done.returncode == 3, log
 
-    found = {row["name"]: row for row in pq.read_table(folder / "results.parquet").to_pylist()}
+    found = results(folder)
     assert {name: row["code"] for name, row in found.items()} == CODES, log
     tries = {name: row["tries"] for name, row in found.items()}
     assert tries == {**dict.fromkeys(CODES, 1), "gone": 2, "refused": 2, "heals": 2}
@@ -231,8 +242,8 @@ def test_what_was_killed_is_tried_again_and_what_goes_on_can_be_stopped(pool, se
     done = fleet(*run, **pool.env)
     said, log = done.communicate()
     assert done.returncode == 0, log
-    rows = pq.read_table(folder / "results.parquet").to_pylist()
-    assert {row["name"]: row["tries"] for row in rows} == {"held-0": 2, "held-1": 1}
+    tries = {name: row["tries"] for name, row in results(folder).items()}
+    assert tries == {"held-0": 2, "held-1": 1}
     assert started() == {"held-0": 3, "held-1": 2}
 
 
