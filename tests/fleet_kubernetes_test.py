@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import kubernetes_bed
 import pytest
+
+import kubernetes_bed
 from fleet_round import (
     CODES,
     SECRET,

@@ -11,9 +11,9 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
-from fleet_round import CODES, SECRET, each_ended_once, fleet, line, serving, written
 
 import slurm_bed
+from fleet_round import CODES, SECRET, each_ended_once, fleet, line, serving, written
 
 
 def test_a_round_on_slurm_whose_submitter_and_node_die(archive, description, command, tmp_path):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from fleet_round import CODES, SECRET, described, each_ended_once, fleet, line, serving, written
 
 import swarm_bed
+from fleet_round import CODES, SECRET, described, each_ended_once, fleet, line, serving, written
 
 
 @pytest.fixture(scope="module")

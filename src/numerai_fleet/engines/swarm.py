@@ -108,10 +108,9 @@ class Swarm:
 
     def running(self) -> set[str]:
         tries = self._tries()
-        for each in tries:
-            # What `ended` does not tell the first time would be taken for what never ran.
-            while not self._is_known(each):
-                time.sleep(self.pause)
+        # What `ended` does not tell the first time would be taken for what never ran.
+        while not all([self._is_known(each) for each in tries]):
+            time.sleep(self.pause)
         ended = {each.ended.name for each in tries}
         return {service["Spec"]["Labels"][MODEL] for service in self._services()} - ended
 
