@@ -6,9 +6,11 @@ import fcntl
 import json
 import os
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TextIO
+from threading import Thread
+from typing import Any, TextIO
 
 import pytest
 
@@ -68,6 +70,46 @@ class Processes:
         lock = (self.folder / ".lock").open("w")
         fcntl.flock(lock, fcntl.LOCK_EX)
         return lock
+
+
+class DockerApi(ThreadingHTTPServer):
+    """Speaks as a Docker engine: what `answers` has for an address's end, else that there is none."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers: dict[str, Any] = {"_ping": "OK", "version": {"ApiVersion": "1.41"}}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: DockerApi
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        found = [each for end, each in self.server.answers.items() if path.endswith(f"/{end}")]
+        (answer,) = found or [{"message": "there is none"}]
+        body = answer() if callable(answer) else json.dumps(answer).encode()
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def docker_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[DockerApi]:
+    """The engine that DOCKER_HOST names."""
+    with DockerApi() as server:
+        Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{server.server_port}")
+        yield server
+        server.shutdown()
 
 
 @pytest.fixture

@@ -51,8 +51,9 @@ class Engine(Protocol):
         """Start these; does not wait for them."""
 
     def ended(self) -> list[Ended]:
-        """Those that ended since this was last asked. What was told before is noted by now, and can be
-        forgotten."""
+        """Those that ended since this was last asked; the first time, all that ended and are still there:
+        of what neither this nor `running` names nobody knows that it ran, and it is started. What was told
+        before is noted by now, and can be forgotten."""
 
     def stop(self) -> None:
         """Cancel all that it has."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.types import Mount
 
@@ -95,11 +95,9 @@ class Docker:
     def ended(self) -> list[Ended]:
         self._forget()
         containers = [each for each in self._containers() if MODEL in each.attrs["Labels"]]
-        exited = [each for each in containers if each.status in ENDED]
+        exited = [each for each in containers if each.status in ENDED and _is_there(each)]
         going_on = [each.attrs["Labels"] for each in containers if each.status not in ENDED]
         self._running = [int(it[PROCESSOR]) if PROCESSOR in it else None for it in going_on]
-        for container in exited:
-            container.reload()
         self._told, refused, self._refused = exited, self._refused, []
         return [*refused, *(self._ended(container) for container in exited)]
 
@@ -140,10 +138,12 @@ class Docker:
         return Ended(name, state["ExitCode"], result, message, container.id or "")
 
     def _containers(self) -> list[Container]:
-        """As the engine lists them, with their labels: one request, however many there are."""
+        """As the engine lists them, with their labels: one request, however many there are. Those that it
+        removes were told to an earlier submitter, which asked it to."""
         try:
             filters = {"label": f"{RUN}={self.run}"}
-            return self.client.containers.list(all=True, filters=filters, sparse=True)
+            found = self.client.containers.list(all=True, filters=filters, sparse=True)
+            return [container for container in found if container.status != "removing"]
         except (DockerException, OSError) as error:
             raise EngineError(f"the engine does not answer any more: {error}") from None
 
@@ -208,6 +208,15 @@ class Docker:
         finally:
             container.remove(force=True)
             given.unlink()
+
+
+def _is_there(container: Container) -> bool:
+    """Asks for all that is known of it, unless it is gone: whoever was killed had asked for its removal."""
+    try:
+        container.reload()
+    except NotFound:
+        return False
+    return True
 
 
 def run_id(folder: Path) -> str:
