@@ -106,6 +106,7 @@ def test_what_goes_on_can_be_stopped_and_what_vanished_is_tried_again(
         path = f"/api/v1/namespaces/{NAMESPACE}/pods/{doomed['metadata']['name']}"
         cluster.api(path, method="DELETE")
         wait(interrupted, lambda: started() == 3 and server.seen["GET /held/good.pkl"] == 3)
+        wait(interrupted, lambda: sum(map(len, held(cluster).values())) == 2)
         interrupted.send_signal(signal.SIGINT)
         _, log = interrupted.communicate()
     assert interrupted.returncode == 130, log

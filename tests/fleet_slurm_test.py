@@ -24,10 +24,10 @@ def test_a_round_on_slurm_whose_submitter_and_node_die(archive, description, com
     codes = {"held-0": 0, "held-1": 0, **CODES}
     image = description["reference"]
     with (
+        # Unpacked images are large; nodes use them to the last.
+        tempfile.TemporaryDirectory() as bundles,
         slurm_bed.cluster(2) as cluster,
         serving(tmp_path / "served", "127.0.0.1") as server,
-        # Unpacked images are large.
-        tempfile.TemporaryDirectory() as bundles,
     ):
         env = {"SLURM_CONF": cluster.env["SLURM_CONF"]}
         uploaded = ("held-0", "good-0", "heals", "nosy", "refused")
@@ -80,9 +80,9 @@ def test_slurm_runs_what_was_rendered(archive, description, tmp_path):
         pytest.skip(f"a Slurm cluster on one machine wants root{' and '.join(['', *missing])}")
     codes = {"good-0": 0, "raises": 1, "refused": 8}
     with (
+        tempfile.TemporaryDirectory() as bundles,
         slurm_bed.cluster(1) as cluster,
         serving(tmp_path / "served", "127.0.0.1") as server,
-        tempfile.TemporaryDirectory() as bundles,
     ):
         image = description["reference"]
         lines = [line(server, image, name, code, True) for name, code in codes.items()]

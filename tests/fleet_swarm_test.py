@@ -52,6 +52,36 @@ def test_a_swarm_runs_what_was_rendered(nodes, docker_image, tmp_path):
     assert SECRET not in told + said
 
 
+def test_what_goes_on_can_be_stopped_and_started_anew(nodes, docker_image, tmp_path):
+    env = {"DOCKER_HOST": nodes[0].host}
+    folder = tmp_path / "round"
+    with serving(tmp_path / "served", swarm_bed.GATEWAY) as server:
+        names = ("held-0", "held-1")
+        lines = [line(server, docker_image, name, 0, True) for name in names]
+        run = ("run", "--engine=swarm", written(tmp_path, lines), "--folder", folder)
+        with fleet(*run, **env) as interrupted:
+            while server.seen["GET /held/good.pkl"] < 2:
+                assert interrupted.poll() is None, interrupted.communicate()
+                time.sleep(0.1)
+            interrupted.send_signal(signal.SIGINT)
+            _, log = interrupted.communicate()
+        assert interrupted.returncode == 130, log
+        running = [node.docker("ps", "--format={{.Labels}}") for node in nodes]
+        assert str(running).count("held-") == 2
+
+        stopped = fleet("stop", folder, **env)
+        _, log = stopped.communicate()
+        assert stopped.returncode == 0, log
+        assert not any(node.docker("ps", "--quiet") for node in nodes)
+        assert not nodes[0].docker("service", "ls", "--quiet")
+        assert not nodes[0].docker("secret", "ls", "--quiet")
+        server.released.set()
+        done = fleet(*run, **env)
+        _, log = done.communicate()
+    assert done.returncode == 0, log
+    assert [server.seen[f"POST /ok/{name}"] for name in names] == [1, 1]
+
+
 # The last one on these nodes.
 def test_a_round_on_a_swarm_whose_submitter_and_node_die(nodes, docker_image, tmp_path):
     folder = tmp_path / "round"

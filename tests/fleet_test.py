@@ -269,6 +269,16 @@ def test_the_first_engine_at_hand_is_taken_and_kept(installed, tmp_path):
     assert "round.jsonl.run was started on slurm" in log
 
 
+def test_what_an_engine_does_not_take_is_refused(tmp_path):
+    entry = {"name": "a", "python": "3.11", "model": "/m.pkl"}
+    run = ("run", "--engine=slurm", written(tmp_path, [entry]))
+    for flag, owners in (("output_dir", "swarm and kubernetes"), ("namespace", "kubernetes")):
+        done = fleet(*run, f"--{flag}=there")
+        _, log = done.communicate()
+        assert done.returncode == 2
+        assert f"--{flag} is for {owners}, not for slurm" in log
+
+
 def test_no_engine_at_hand_says_what_to_install(tmp_path):
     entry = {"name": "a", "python": "3.11", "model": "/gone"}
     done = fleet("run", written(tmp_path, [entry]), DOCKER_HOST="unix:///gone", PATH="/gone")

@@ -7,6 +7,7 @@ Wants root. Alone it keeps a cluster up until its standard input ends, and says 
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -130,10 +131,12 @@ class Cluster:
                     pass
             time.sleep(0.05)
         for path in left:
-            # What ended by itself meanwhile has cleared up. A control group is empty, for all the files
-            # that it shows.
-            with suppress(FileNotFoundError):
-                path.rmdir() if path.is_relative_to(CONTROL_GROUPS) else shutil.rmtree(path)
+            if path.is_relative_to(CONTROL_GROUPS):
+                _until(lambda: _is_emptied(path), f"{path} stays")  # noqa: B023
+            else:
+                # What ended by itself meanwhile has cleared up.
+                with suppress(FileNotFoundError):
+                    shutil.rmtree(path)
 
     def _tasks(self, node: str) -> set[int]:
         """Processes that have the node's name in their environment, those that watch over these, and all
@@ -191,6 +194,21 @@ def _left_by(process: int) -> set[Path]:
             for name in (kind.removeprefix("name="), "unified"):
                 found.add(CONTROL_GROUPS / name / path.lstrip("/"))
     return {path for path in found if path.is_dir()}
+
+
+def _is_emptied(group: Path) -> bool:
+    """Kills what a control group still holds, and removes it once that is nothing. Who lost its parent, or
+    is in its last moments, no longer looks like a task; the group keeps it until it is really gone.
+    """
+    try:
+        for process in map(int, (group / "cgroup.procs").read_text().split()):
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        # It is empty, for all the files that it shows.
+        group.rmdir()
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENODEV)
+    return True
 
 
 def _free_ports(count: int) -> list[int]:

@@ -6,7 +6,7 @@ import argparse
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numerai_fleet import arguments, collect, manifest
 from numerai_fleet.arguments import FAILED, INTERRUPTED, LOST, OK, USAGE
 from numerai_fleet.engines import choice
-from numerai_fleet.engines.base import Engine, EngineError
+from numerai_fleet.engines.base import Engine, EngineError, listed
 from numerai_fleet.engines.bubblewrap import Bubblewrap
 from numerai_fleet.engines.docker import Docker
 from numerai_fleet.engines.local import Limits
@@ -30,6 +30,12 @@ from numerai_fleet.render import aws_batch, kubernetes, slurm, swarm
 from numerai_fleet.render.batches import Options
 from numerai_fleet.table import Table
 
+# What `run` takes for some engines only: any other would let it fall without a word.
+OWN_FLAGS = {
+    "output_dir": ("swarm", "kubernetes"),
+    "cache_dir": ("kubernetes",),
+    "namespace": ("kubernetes",),
+}
 DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 
 
@@ -154,7 +160,7 @@ def _engine(folder: Path, args: argparse.Namespace) -> Engine:
         cache_dir = getattr(args, "cache_dir", None)
         return Kubernetes(*common, args.namespace, cache_dir, output_dir)
 
-    engines = {
+    engines: dict[str, Callable[[], Engine]] = {
         "docker": lambda: Docker(*common, args.network or "bridge"),
         "podman": lambda: Podman(*common, args.network or "bridge"),
         "bubblewrap": bubblewrap,
@@ -162,7 +168,17 @@ def _engine(folder: Path, args: argparse.Namespace) -> Engine:
         "kubernetes": by_kubernetes,
         "slurm": by_slurm,
     }
-    return choice.choose(folder, args.engine, engines)
+
+    def checked(name: str) -> Callable[[], Engine]:
+        def make() -> Engine:
+            for flag, owners in OWN_FLAGS.items():
+                if getattr(args, flag, None) is not None and name not in owners:
+                    raise EngineError(f"--{flag} is for {' and '.join(owners)}, not for {name}")
+            return engines[name]()
+
+        return make
+
+    return choice.choose(folder, args.engine, {name: checked(name) for name in engines})
 
 
 def _folder(args: argparse.Namespace) -> Path:
@@ -182,9 +198,8 @@ def _existing(folder: Path) -> Path:
 def _check_uploads(models: Sequence[Model]) -> None:
     kept = [model.name for model in models if "post_url" not in model.entry]
     if kept:
-        more = f" and {len(kept) - 5} more" if len(kept) > 5 else ""
         raise ManifestError(
-            f"{', '.join(kept[:5])}{more}: without post_url the predictions would stay on a node; give "
+            f"{listed(kept)}: without post_url the predictions would stay on a node; give "
             "--output_dir, a folder that all nodes see"
         )
 

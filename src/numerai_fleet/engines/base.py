@@ -56,4 +56,13 @@ class Engine(Protocol):
         before is noted by now, and can be forgotten."""
 
     def stop(self) -> None:
-        """Cancel all that it has."""
+        """Cancel all that it has; returns once that has ended, because it may be started anew.
+
+        Raises EngineError: it may not have ended.
+        """
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first of these, and how many more there are."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{more}"

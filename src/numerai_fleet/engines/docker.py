@@ -61,7 +61,7 @@ class Docker:
             labels = container.attrs["Labels"]
             if container.status == "created" or MODEL not in labels:
                 # Its submitter was killed before it could start it, or while it waited for data.
-                container.remove(force=True)
+                _remove(container)
             elif container.status not in ENDED:
                 names.add(labels[MODEL])
         return names
@@ -103,7 +103,7 @@ class Docker:
 
     def stop(self) -> None:
         for container in self._containers():
-            container.remove(force=True)
+            _remove(container)
 
     def _connect(self) -> docker.DockerClient:
         """Raises EngineError: it does not answer."""
@@ -126,7 +126,7 @@ class Docker:
         for container in told:
             # In this order: whoever is killed in between, the next one still finds the container.
             self.workshop.clear(container.labels[MODEL])
-            container.remove(force=True)
+            _remove(container)
 
     def _ended(self, container: Container) -> Ended:
         name = container.labels[MODEL]
@@ -206,7 +206,7 @@ class Docker:
         try:
             yield container.wait
         finally:
-            container.remove(force=True)
+            _remove(container)
             given.unlink()
 
 
@@ -217,6 +217,15 @@ def _is_there(container: Container) -> bool:
     except NotFound:
         return False
     return True
+
+
+def _remove(container: Container) -> None:
+    try:
+        container.remove(force=True)
+    except APIError as error:
+        # Somebody else did, or does.
+        if error.status_code not in (404, 409):
+            raise EngineError(f"{container.short_id} cannot be removed: {error}") from None
 
 
 def run_id(folder: Path) -> str:

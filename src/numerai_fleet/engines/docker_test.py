@@ -18,3 +18,4 @@ def test_what_a_dead_submitter_still_had_removed_is_no_fault(docker_api, tmp_pat
     assert engine.running() == set()
     assert engine.ended() == []
     assert engine.room() > 0
+    engine.stop()

@@ -24,7 +24,7 @@ from kubernetes.client import ApiException
 
 from numerai_fleet import verdicts
 from numerai_fleet.engines import kubernetes_pod
-from numerai_fleet.engines.base import Ended, EngineError
+from numerai_fleet.engines.base import Ended, EngineError, listed
 from numerai_fleet.engines.docker import OUT, passed_on, run_id
 from numerai_fleet.engines.kubernetes_pod import CONTAINER, RUN, labels
 from numerai_fleet.engines.local import BESIDE, Limits, Unusable, keep, resolved
@@ -46,10 +46,10 @@ PATIENCE = 30
 LOG_SECONDS = 5
 LOG_PATIENCE = 10
 # Seconds until a Pod is given up: of a node that does not answer, and is not trusted to; deleted, and its
-# node does not confirm it; whose container cannot be started, in which an image is tried four times; whose
+# node does not confirm it, of which a kubelet thinks every 10 s; whose container cannot be started, in which an image is tried four times; whose
 # container does not come, which includes the time that an image takes.
 UNREACHABLE = 30
-GOING = 10
+GOING = 30
 FAULTY = 60
 COMING_SECONDS = 600
 
@@ -134,13 +134,20 @@ class Kubernetes:
         return told
 
     def stop(self) -> None:
-        # Gently at first: once its node has confirmed it, the same models can be started anew.
+        # Gently at first: then a Pod goes once its node has confirmed that it ended.
         self._delete_all(self.core.delete_collection_namespaced_pod)
         deadline = time.monotonic() + GOING
-        while not all(map(_has_ended, self._look())) and time.monotonic() < deadline:
+        while going := sorted(_model(pod) for pod in self._look() if not _has_ended(pod)):
+            if time.monotonic() > deadline:
+                break
             time.sleep(self.pause)
         self._delete_all(self.core.delete_collection_namespaced_pod, grace_period_seconds=0)
         self._clean()
+        if going:
+            raise EngineError(
+                f"the nodes of {listed(going)} do not say that they ended; their Pods were removed, but where "
+                "a node is not dead, its models may end as they would have"
+            )
 
     def _connect(self, namespace: str | None) -> tuple[client.ApiClient, str]:
         """The cluster that kubectl would speak to, and the namespace.

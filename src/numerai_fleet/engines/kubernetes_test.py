@@ -21,7 +21,8 @@ LINE = {"model": "https://s3.example/m.pkl?X-Amz-Signature=hush", "post_url": "h
 
 
 class Api(ThreadingHTTPServer):
-    """Keeps what is posted, says of a Pod what a test has put in `states`, and nothing in logs."""
+    """Keeps what is posted, says of a Pod what a test has put in `states`, and nothing in logs. Where its
+    nodes are dead, what is not deleted at once stays."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -29,6 +30,7 @@ class Api(ThreadingHTTPServer):
         self.states: dict[str, Any] = {}
         self.deleted: list[str] = []
         self.refusal: tuple[int, str] | None = None
+        self.nodes_are_dead = False
 
     def kind(self, kind: str) -> list[dict[str, Any]]:
         return [each for path, each in self.objects.items() if f"/{kind}/" in path]
@@ -53,6 +55,12 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         self.server.deleted.append(self.path)
         gone = [each for each in self.server.objects if f"{each}/".startswith(f"{path}/")]
+        if (
+            self.server.nodes_are_dead
+            and path.endswith("/pods")
+            and "gracePeriodSeconds=0" not in self.path
+        ):
+            gone = []
         for each in gone:
             del self.server.objects[each]
         all_of_a_kind = path.endswith(("/pods", "/secrets", "/networkpolicies"))
@@ -194,6 +202,19 @@ def test_what_ended_while_nobody_looked_is_told_at_once(api, tmp_path, monkeypat
     next_one = engine(tmp_path)
     assert next_one.running() == set()
     assert [ended.code for ended in next_one.ended()] == [0]
+
+
+def test_stop_says_whose_nodes_do_not_confirm_it(api, tmp_path, monkeypatch):
+    stopped = engine(tmp_path)
+    stopped.start([model()])
+    stopped.stop()
+    assert not api.objects
+    stopped.start([model()])
+    api.nodes_are_dead = True
+    monkeypatch.setattr(kubernetes, "GOING", 0)
+    with pytest.raises(EngineError, match="the nodes of a do not say"):
+        stopped.stop()
+    assert not api.objects
 
 
 def test_what_is_tried_again_at_once_is_left_alone(api, tmp_path):

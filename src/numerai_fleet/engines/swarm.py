@@ -30,7 +30,7 @@ from docker.types import (
     TaskTemplate,
 )
 
-from numerai_fleet.engines.base import Ended, EngineError
+from numerai_fleet.engines.base import Ended, EngineError, listed
 from numerai_fleet.engines.docker import CAPABILITIES, MODEL, OUT, RUN, passed_on, run_id
 from numerai_fleet.engines.local import BESIDE, Limits, Unusable, keep, resolved
 from numerai_fleet.manifest import DEFAULTS, Model
@@ -148,14 +148,29 @@ class Swarm:
     def stop(self) -> None:
         for service in self._services():
             self._remove(service["ID"])
+        deadline = time.monotonic() + PATIENCE
+        while going := self._going():
+            if time.monotonic() > deadline:
+                raise EngineError(
+                    f"the nodes of {listed(going)} do not say that they ended; `docker ps` there tells"
+                )
+            time.sleep(self.pause)
+
+    def _going(self) -> list[str]:
+        """Models that nodes still end: tasks outlive their services for as long."""
+        states = self._node_states()
+        return sorted(
+            task["Spec"]["ContainerSpec"]["Labels"][MODEL]
+            for task in self._tasks()
+            if task["Status"]["State"] not in ENDS and states.get(task.get("NodeID", "")) == "ready"
+        )
 
     def _tries(self) -> list[_Try]:
         """Those that ended, without their results."""
-        states = {node["ID"]: node["Status"]["State"] for node in self._ask(self.client.api.nodes)}
+        states = self._node_states()
         services = {service["ID"]: service for service in self._services()}
-        filters = {"label": f"{RUN}={self.run}"}
         found: dict[str, _Try] = {}
-        for task in self._ask(self.client.api.tasks, filters):
+        for task in self._tasks():
             service = services.get(task["ServiceID"])
             down = states.get(task.get("NodeID", "")) == "down"
             if service is None or not (down or task["Status"]["State"] in ENDS):
@@ -279,8 +294,15 @@ class Swarm:
             self._ask(self.client.api.remove_secret, secret["ID"])
 
     def _services(self) -> list[dict[str, Any]]:
-        filters = {"label": f"{RUN}={self.run}"}
-        return self._ask(self.client.api.services, filters)
+        return self._ask(self.client.api.services, {"label": f"{RUN}={self.run}"})
+
+    def _tasks(self) -> list[dict[str, Any]]:
+        return self._ask(self.client.api.tasks, {"label": f"{RUN}={self.run}"})
+
+    def _node_states(self) -> dict[str, str]:
+        """By their IDs."""
+        nodes = self._ask(self.client.api.nodes)
+        return {node["ID"]: node["Status"]["State"] for node in nodes}
 
     def _processors(self) -> int:
         """Of the nodes that take tasks."""
