@@ -151,6 +151,8 @@ def cluster(count: int, archives: Sequence[Path]) -> Iterator[Cluster]:
         (folder / "tokens").write_text(tokens)
         ip(f"-n {BED.switch} addr add {CONTROL}/24 dev switch")
         ip(f"-n {BED.switch} link set lo up")
+        found = Cluster(nodes, folder / "user", admin)
+        system = "/api/v1/namespaces/kube-system"
         for name, argv in _control(folder).items():
             process = subprocess.Popen(
                 ("nsenter", f"--net=/run/netns/{BED.switch}", *argv),
@@ -159,8 +161,9 @@ def cluster(count: int, archives: Sequence[Path]) -> Iterator[Cluster]:
             )
             cleanup.callback(process.wait)
             cleanup.callback(process.kill)
-        found = Cluster(nodes, folder / "user", admin)
-        _wait("the API server", lambda: found.api("/api/v1/namespaces/kube-system"), folder)
+            if name == "kube-apiserver":
+                # The others give up where it does not answer in time.
+                _wait("the API server", lambda: found.api(system), folder)
         for path, body in _objects():
             found.api(path, body)
         for node in nodes:
