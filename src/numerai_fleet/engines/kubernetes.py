@@ -46,8 +46,9 @@ PATIENCE = 30
 LOG_SECONDS = 5
 LOG_PATIENCE = 10
 # Seconds until a Pod is given up: of a node that does not answer, and is not trusted to; deleted, and its
-# node does not confirm it, of which a kubelet thinks every 10 s; whose container cannot be started, in which an image is tried four times; whose
-# container does not come, which includes the time that an image takes.
+# node does not confirm it, of which a kubelet thinks every 10 s; whose container cannot be started, in
+# which an image is tried four times; whose container does not come, which includes the time that an image
+# takes.
 UNREACHABLE = 30
 GOING = 30
 FAULTY = 60
